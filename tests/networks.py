@@ -1,0 +1,85 @@
+"""Tiny networks for tests: ours with random weights, and the same written in place as some hosts write theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.mmdit.model import MMDiT, RMSNorm
+
+LARGE = MMDiTConfig(
+    depth=3, patch_size=2, in_channels=4, out_channels=4, context_dim=12, pooled_dim=10, pos_embed_size=16, qk_norm=True
+)
+MEDIUM = replace(LARGE, depth=2, dual_attention=(0,))
+SD3 = replace(LARGE, depth=2, qk_norm=False)
+
+
+def random_network(config: MMDiTConfig, seed: int = 0, kind: type[MMDiT] = MMDiT) -> MMDiT:
+    """Build a network whose every tensor is random, so that nothing is hidden behind a zero."""
+    network = kind(config).eval().requires_grad_(False)
+    source = torch.Generator().manual_seed(seed)
+    for name, tensor in network.state_dict().items():
+        scale = 0.3 if name == "pos_embed" else 0.08
+        tensor.copy_(torch.randn(tensor.shape, generator=source) * scale + (1.0 if ".ln_" in name else 0.0))
+    return network
+
+
+class InPlaceRMSNorm(RMSNorm):
+    """Normalises its input in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
+        return x * self.weight
+
+
+class InPlaceMMDiT(MMDiT):
+    """The same network with blocks that change what they are given: norms, modulations and residual sums."""
+
+    def __init__(self, config: MMDiTConfig) -> None:
+        super().__init__(config)
+        for block in self.joint_blocks:
+            for side in (block.context_block, block.x_block):
+                side.post_attention = in_place_post_attention.__get__(side)
+                side.post_attention_x = in_place_post_attention_x.__get__(side)
+                for attention in filter(None, (side.attn, getattr(side, "attn2", None))):
+                    for norm in ("ln_q", "ln_k"):
+                        if isinstance(getattr(attention, norm), RMSNorm):
+                            setattr(attention, norm, InPlaceRMSNorm(64))
+
+
+def in_place_post_attention(
+    self: nn.Module, attn: Tensor, x: Tensor, gate: Tensor, shift_mlp: Tensor, scale_mlp: Tensor, gate_mlp: Tensor
+) -> Tensor:
+    """The reference's second half of a block, adding to x in place and spoiling its modulation."""
+    x.add_(gate.unsqueeze(1) * self.attn.post_attention(attn))
+    modulated = torch.addcmul(shift_mlp.unsqueeze(1), self.norm2(x), scale_mlp.add_(1).unsqueeze(1))
+    return x.add_(gate_mlp.unsqueeze(1) * self.mlp(modulated))
+
+
+def in_place_post_attention_x(
+    self: nn.Module,
+    attn: Tensor,
+    attn2: Tensor,
+    x: Tensor,
+    gate: Tensor,
+    shift_mlp: Tensor,
+    scale_mlp: Tensor,
+    gate_mlp: Tensor,
+    gate2: Tensor,
+) -> Tensor:
+    """The same with a second attention."""
+    x.add_(gate2.unsqueeze(1) * self.attn2.post_attention(attn2))
+    return self.post_attention(attn, x, gate, shift_mlp, scale_mlp, gate_mlp)
+
+
+def inputs(
+    config: MMDiTConfig, rows: int = 2, height: int = 8, width: int = 12, length: int = 5, seed: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a latent (rows, C, H, W), context (rows, L, width) and pooled text (rows, width)."""
+    source = torch.Generator().manual_seed(seed)
+    latent = torch.randn(rows, config.in_channels, height, width, generator=source)
+    context = torch.randn(rows, length, config.context_dim, generator=source)
+    return latent, context, torch.randn(rows, config.pooled_dim, generator=source)
