@@ -1,0 +1,121 @@
+"""What a plan costs: counted floating-point operations, or measured step times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lib_hybridstitch.mmdit.config import MLP_RATIO, TIME_FREQUENCIES, MMDiTConfig
+from lib_hybridstitch.stitch.complexity import mask_size
+from lib_hybridstitch.stitch.plan import Plan, PlannedStep, Stage
+
+
+def pass_flops(config: MMDiTConfig, kept: int, count: int, context: int, rows: int = 1) -> int:
+    """Count the floating-point operations of one pass (two per multiply-add; norms and activations left out).
+
+    Args:
+        kept: image tokens computed; `count` of them is a full pass.
+        count, context: image and text tokens per row.
+        rows: rows of the call.
+    """
+    if kept == 0:
+        return 0
+    width, patch = config.hidden, config.patch_size**2
+    square = width * width
+    per_token = (4 + 2 * MLP_RATIO) * square
+    total = count * width * patch * config.in_channels + kept * width * patch * config.out_channels
+    total += context * width * config.context_dim + width * (TIME_FREQUENCIES + config.pooled_dim) + 4 * square
+    for index in range(config.depth):
+        dual, last = index in config.dual_attention, index == config.depth - 1
+        total += kept * (per_token + 4 * square * dual) + context * (3 * square if last else per_token)
+        total += (9 if dual else 6) * square + (2 if last else 6) * square
+        total += 2 * width * (context + kept) * (context + count) + 2 * width * kept * count * dual
+    return 2 * rows * total
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """What the parts of a step cost, in any one unit (operations, milliseconds).
+
+    Args:
+        large: full pass of the large model.
+        partial: pass of the large model over the mask.
+        small: full pass of the small model.
+        small_outside: pass of the small model over the tokens outside the mask.
+        overhead: bookkeeping of a hybrid step.
+    """
+
+    large: float
+    partial: float
+    small: float
+    small_outside: float
+    overhead: float = 0.0
+
+    @classmethod
+    def counted(cls, large: MMDiTConfig, small: MMDiTConfig | None, plan: Plan, count: int, context: int, rows: int) -> StepCosts:
+        """Count operations for `count` image and `context` text tokens and `rows` rows per step."""
+        kept = mask_size(plan.hybrid.mask_ratio, count)
+        return cls(
+            large=pass_flops(large, count, count, context, rows),
+            partial=pass_flops(large, kept, count, context, rows),
+            small=pass_flops(small, count, count, context, rows) if small else 0,
+            small_outside=pass_flops(small, count - kept, count, context, rows) if small else 0,
+        )
+
+    def of(self, step: PlannedStep, plan: Plan) -> float:
+        """Cost of one step of a plan."""
+        if step.stage is Stage.LARGE:
+            return self.large
+        if step.stage is Stage.SMALL:
+            return self.small
+        small = self.small if step.full or plan.hybrid.small_scope == "all" else self.small_outside
+        return (self.large if step.full else self.partial) + small * step.small + self.overhead
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a plan is expected to do.
+
+    Args:
+        steps: every step.
+        speedup: cost of the large model alone over the plan's.
+        summary: one line for people.
+        advice: what to change when nothing is gained, else "".
+    """
+
+    steps: tuple[PlannedStep, ...]
+    speedup: float
+    summary: str
+    advice: str
+
+
+def forecast(plan: Plan, sigmas: Sequence[float], costs: StepCosts) -> Forecast:
+    """Foretell a run: its steps, its cost, and a sentence when it would not be faster."""
+    steps = plan.steps(sigmas)
+    total = sum(costs.of(step, plan) for step in steps)
+    speedup = len(steps) * costs.large / total if total else 1.0
+    return Forecast(steps, speedup, _summary(plan, steps, speedup), "" if speedup > 1.02 else _advice(plan, steps))
+
+
+def _summary(plan: Plan, steps: Sequence[PlannedStep], speedup: float) -> str:
+    parts = [f"{len(steps)} steps"]
+    for stage in Stage:
+        found = [step for step in steps if step.stage is stage]
+        if not found:
+            continue
+        text = f"{len(found)} {stage.value}"
+        if stage is Stage.HYBRID:
+            text += f" at {plan.hybrid.mask_ratio:.0%} ({sum(step.full for step in found)} of them full)"
+        parts.append(text)
+    return " · ".join([*parts, f"about {speedup:.1f}x"])
+
+
+def _advice(plan: Plan, steps: Sequence[PlannedStep]) -> str:
+    if all(step.stage is Stage.LARGE for step in steps):
+        setting = "switch_step" if plan.method != "T-Stitch" else "switch_step (raise it)"
+        return f"This plan is not faster: the large model computes all {len(steps)} steps; lower {setting}."
+    if plan.hybrid.refresh_every == 1:
+        return "This plan is not faster: every hybrid step is a full pass; raise refresh_every above 1."
+    if plan.hybrid.background == "small" and plan.hybrid.mask_ratio > 0.5:
+        return f"This plan is not faster: a hybrid step at mask_ratio {plan.hybrid.mask_ratio:g} costs about a large one; lower mask_ratio."
+    return "This plan is not faster: too few steps are cheap; lower switch_step or mask_ratio."

@@ -1,0 +1,106 @@
+"""What really happened in a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lib_hybridstitch.stitch.plan import Stage
+
+
+@dataclass
+class Record:
+    """One call of the engine.
+
+    Args:
+        evaluation: its number; calls of one evaluation (cond and uncond apart, say) share it.
+        stage: who was to compute it.
+        sigma: noise level.
+        rows: rows of the call.
+        tokens: image tokens per row.
+        tokens_large, tokens_small: tokens per row that each model computed, on average.
+        ms: time it took, in milliseconds.
+    """
+
+    evaluation: int
+    stage: Stage
+    sigma: float
+    rows: int
+    tokens: int
+    tokens_large: float = 0.0
+    tokens_small: float = 0.0
+    ms: float = 0.0
+
+
+@dataclass
+class Report:
+    """Everything a run did, gathered while it went.
+
+    Args:
+        records: one per call.
+        masks: evaluation → (images, N) bool: the tokens which the large model computed in hybrid evaluations.
+        cache_bytes: largest memory of the caches.
+        failure: why stitching ended early, or "".
+    """
+
+    records: list[Record] = field(default_factory=list)
+    masks: dict[int, Tensor] = field(default_factory=dict)
+    cache_bytes: int = 0
+    failure: str = ""
+    _events: list[tuple[Record, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
+
+    @contextmanager
+    def timed(self, record: Record, device: torch.device) -> Iterator[Record]:
+        """Time a call without waiting for a GPU; the milliseconds of GPU calls are filled in by `settle`."""
+        self.records.append(record)
+        if device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            yield record
+            end.record()
+            self._events.append((record, start, end))
+            return
+        started = time.perf_counter()
+        yield record
+        record.ms = 1000 * (time.perf_counter() - started)
+
+    def settle(self) -> None:
+        """Wait for the GPU and fill in the milliseconds."""
+        if self._events:
+            torch.cuda.synchronize()
+        for record, start, end in self._events:
+            record.ms = start.elapsed_time(end)
+        self._events.clear()
+
+    def evaluations(self) -> list[Record]:
+        """One record per evaluation, its calls added up."""
+        self.settle()
+        merged: dict[int, Record] = {}
+        for record in self.records:
+            if record.evaluation not in merged:
+                merged[record.evaluation] = Record(**vars(record))
+                continue
+            whole = merged[record.evaluation]
+            rows = whole.rows + record.rows
+            for name in ("tokens_large", "tokens_small"):
+                mean = (getattr(whole, name) * whole.rows + getattr(record, name) * record.rows) / rows
+                setattr(whole, name, mean)
+            whole.rows, whole.ms = rows, whole.ms + record.ms
+        return list(merged.values())
+
+    def mean_mask_ratio(self) -> float:
+        """Share of tokens on the large model, over the hybrid evaluations; 0 when there was none."""
+        hybrid = [record for record in self.evaluations() if record.stage is Stage.HYBRID]
+        return sum(record.tokens_large / record.tokens for record in hybrid) / len(hybrid) if hybrid else 0.0
+
+    def stage_counts(self) -> dict[str, int]:
+        """Evaluations per stage."""
+        counts = {stage.value: 0 for stage in Stage}
+        for record in self.evaluations():
+            counts[record.stage.value] += 1
+        return counts
