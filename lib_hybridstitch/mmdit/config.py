@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -89,18 +90,15 @@ class MMDiTConfig:
                 f"{source}: final_layer.linear.weight has {out_width} rows, expected a multiple of {patch * patch}."
             )
         blocks = {name.split(".")[1] for name in shapes if name.startswith("joint_blocks.")}
-        dual = {
-            int(name.split(".")[1])
-            for name in shapes
-            if name.startswith("joint_blocks.") and name.endswith(".x_block.attn2.qkv.weight")
-        }
-        if blocks != {str(index) for index in range(hidden // HEAD_WIDTH)}:
+        depth = hidden // HEAD_WIDTH
+        if len(blocks) != depth or blocks != {str(index) for index in range(depth)}:
             raise CheckpointError(
-                f"{source}: found {len(blocks)} joint_blocks, expected {hidden // HEAD_WIDTH} "
-                f"for a width of {hidden} (64 per block)."
+                f"{source}: found {len(blocks)} joint_blocks, expected {depth} for a width of {hidden} (64 per block)."
             )
+        second = re.compile(r"joint_blocks\.(\d+)\.x_block\.attn2\.qkv\.weight").fullmatch
+        dual = {int(found[1]) for found in map(second, shapes) if found}
         return cls(
-            depth=hidden // HEAD_WIDTH,
+            depth=depth,
             patch_size=patch,
             in_channels=in_channels,
             out_channels=out_width // (patch * patch),
@@ -128,7 +126,9 @@ class MMDiTConfig:
                 )
         for name in shapes:
             if name not in expected:
-                raise CheckpointError(f"{source}: {name} is not part of an SD3-shaped transformer, expected no such tensor.")
+                raise CheckpointError(
+                    f"{source}: {name} is not part of an SD3-shaped transformer, expected no such tensor."
+                )
 
     def expected_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of this architecture."""
@@ -173,7 +173,9 @@ class MMDiTConfig:
             shapes.update(_linear(f"{prefix}.mlp.fc2", width, inner))
         return shapes
 
-    def check_pair(self, small: MMDiTConfig, large_name: str = "the large model", small_name: str = "the small model") -> None:
+    def check_pair(
+        self, small: MMDiTConfig, large_name: str = "the large model", small_name: str = "the small model"
+    ) -> None:
         """Make sure that `small` can be stitched to this (large) network.
 
         Raises:

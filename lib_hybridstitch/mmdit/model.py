@@ -21,23 +21,28 @@ QKV = tuple[Tensor, Tensor, Tensor]
 class Linear(nn.Linear):
     """A linear layer whose weight may be stored in another dtype than it computes in.
 
-    `scale_weight`, where a checkpoint has one, multiplies an fp8 weight (one number for the whole tensor).
+    `scale_weight`, where a checkpoint has one, multiplies an fp8 weight: a single fp32 number, so that it is rounded
+    only once, in the product.
     """
 
-    scale_weight: Tensor | None = None
+    scale_weight: Tensor | None
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("scale_weight", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out) in x's dtype."""
-        if self.weight.dtype == x.dtype and self.scale_weight is None:
-            return functional.linear(x, self.weight, self.bias)
         weight = self.weight.to(x.dtype)
         if self.scale_weight is not None:
-            weight = weight * self.scale_weight.to(x.dtype)
-        return functional.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+            weight = weight * self.scale_weight
+        return functional.linear(x, weight, self.bias.to(x.dtype))
 
 
 class PatchEmbed(nn.Module):
     """Cut a latent into patches and embed each as a token."""
+
+    proj: nn.Conv2d
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()
@@ -46,7 +51,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a latent (rows, channels, H, W) to tokens (rows, H/p · W/p, hidden)."""
-        x = functional.conv2d(x, self.proj.weight.to(x.dtype), self.proj.bias.to(x.dtype), stride=self.patch_size)
+        bias = None if self.proj.bias is None else self.proj.bias.to(x.dtype)
+        x = functional.conv2d(x, self.proj.weight.to(x.dtype), bias, stride=self.patch_size)
         return x.flatten(2).transpose(1, 2)
 
 
@@ -211,11 +217,14 @@ class JointBlock(nn.Module):
         """Map context (rows, L, hidden) and x (rows, N, hidden) to the next block's; c is (rows, hidden)."""
         text, image = self.context_block, self.x_block
         text_qkv, text_rest = text.pre_attention(context, c)
+        image_rest: tuple[Tensor, ...] | None
         if image.x_block_self_attn:
             image_qkv, qkv2, image_rest = image.pre_attention_x(x, c)
         else:
             image_qkv, image_rest = image.pre_attention(x, c)
-        joined = attention(*(torch.cat(pair, dim=1) for pair in zip(text_qkv, image_qkv)), image.attn.num_heads)
+        assert image_rest is not None, "only the last block's text side ends early"
+        q, k, v = (torch.cat(pair, dim=1) for pair in zip(text_qkv, image_qkv))
+        joined = attention(q, k, v, image.attn.num_heads)
         split = context.shape[1]
         next_context = None if text_rest is None else text.post_attention(joined[:, :split], *text_rest)
         if image.x_block_self_attn:
@@ -225,7 +234,11 @@ class JointBlock(nn.Module):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Scaled dot-product attention over (rows, L, heads·64), v possibly as (rows, L, heads, 64); returns (rows, L, heads·64)."""
+    """Scaled dot-product attention; q and k (rows, L, heads·64), v alike or (rows, L, heads, 64).
+
+    Returns:
+        (rows, L of q, heads·64).
+    """
     rows = q.shape[0]
     q, k, v = (t.reshape(rows, -1, heads, q.shape[-1] // heads).transpose(1, 2) for t in (q, k, v))
     return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -253,6 +266,8 @@ class MMDiT(nn.Module):
         config: the architecture.
     """
 
+    pos_embed: Tensor
+
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()
         self.config = config
@@ -270,7 +285,9 @@ class MMDiT(nn.Module):
         side, patch = self.config.pos_embed_size, self.config.patch_size
         height, width = hw[0] // patch, hw[1] // patch
         if height > side or width > side:
-            raise ValueError(f"a latent of {hw[0]}×{hw[1]} needs {height}×{width} positions, this network has {side}×{side}")
+            raise ValueError(
+                f"a latent of {hw[0]}×{hw[1]} needs {height}×{width} positions, this network has {side}×{side}"
+            )
         top, left = (side - height) // 2, (side - width) // 2
         grid = self.pos_embed.view(1, side, side, -1)[:, top : top + height, left : left + width]
         return grid.reshape(1, height * width, -1)

@@ -1,9 +1,9 @@
 """Run an SD3-shaped transformer on some of its tokens.
 
 Queries are the text and the chosen tokens; keys and values are the text and all image tokens, the chosen ones fresh and
-the others from a cache. It works on any module of the reference structure (this project's, A1111's, Forge's,
-ersatzForge's) through the blocks' own submodules and methods, so that what a host does to them (LoRA, quantised weights,
-casting per call) stays in force. Tensors handed to a block may be changed by it in place and are not used again.
+the others from a cache. It works on any module of the reference structure (ours, A1111's, Forge's, ersatzForge's)
+through the blocks' own submodules and methods, so that what a host does to them (LoRA, quantised weights, casting per
+call) stays in force. Tensors handed to a block may be changed by it in place and are not used again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib_hybridstitch.mmdit.kv_cache import FreshKeys, KVCache, RowKey
 from lib_hybridstitch.mmdit.model import attention as default_attention
@@ -94,7 +94,9 @@ def run(
     return patches
 
 
-def run_to_latent(network: Network, x: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor, **options: Any) -> Tensor:
+def run_to_latent(
+    network: Network, x: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor, **options: Any
+) -> Tensor:
     """Full pass as in `run`, arranged as a latent (rows, channels, H, W)."""
     return TokenGrid.of(x, _patch(network)).to_latent(run(network, x, sigma, context, pooled, **options))
 

@@ -44,7 +44,7 @@ class TokenGrid:
         return self.height * self.width
 
     def to_patches(self, latent: Tensor) -> Tensor:
-        """Cut a latent (rows, C, H, W) into patches (rows, N, patch²·C), the final layer's order: row, column, channel."""
+        """Cut a latent (rows, C, H, W) into patches (rows, N, patch²·C): pixel rows, columns, then channels."""
         rows, channels = latent.shape[:2]
         cut = latent.reshape(rows, channels, self.height, self.patch, self.width, self.patch)
         return cut.permute(0, 2, 4, 3, 5, 1).reshape(rows, self.count, self.patch**2 * channels)

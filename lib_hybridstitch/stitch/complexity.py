@@ -15,7 +15,7 @@ from lib_hybridstitch.mmdit.tokens import TokenGrid
 
 RAS_STARVATION = 1.0
 RAS_HIGH_SHARE = 0.3
-"""RAS' published settings for SD3: how strongly waiting raises a score, and the share of skipped tokens from the top."""
+"""RAS' published settings for SD3: how much waiting raises a score; the share of skipped tokens from the top."""
 TINY = 1e-6
 
 
@@ -69,7 +69,7 @@ def highest(scores: Tensor, size: int, threshold: float = 0.0, region: Tensor | 
         region: (N,) bool, the tokens that may be chosen (inpainting); None for all.
 
     Returns:
-        token indices (K,), ascending. Equal scores go to the lower index, so that a mask does not depend on the machine.
+        token indices (K,), ascending; of equal scores the lower index wins, so that no mask depends on the machine.
     """
     allowed = torch.ones_like(scores, dtype=torch.bool) if region is None else region.to(scores.device)
     if threshold > 0:

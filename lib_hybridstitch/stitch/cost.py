@@ -52,7 +52,9 @@ class StepCosts:
     overhead: float = 0.0
 
     @classmethod
-    def counted(cls, large: MMDiTConfig, small: MMDiTConfig | None, plan: Plan, count: int, context: int, rows: int) -> StepCosts:
+    def counted(
+        cls, large: MMDiTConfig, small: MMDiTConfig | None, plan: Plan, count: int, context: int, rows: int
+    ) -> StepCosts:
         """Count operations for `count` image and `context` text tokens and `rows` rows per step."""
         kept = mask_size(plan.hybrid.mask_ratio, count)
         return cls(
@@ -117,5 +119,8 @@ def _advice(plan: Plan, steps: Sequence[PlannedStep]) -> str:
     if plan.hybrid.refresh_every == 1:
         return "This plan is not faster: every hybrid step is a full pass; raise refresh_every above 1."
     if plan.hybrid.background == "small" and plan.hybrid.mask_ratio > 0.5:
-        return f"This plan is not faster: a hybrid step at mask_ratio {plan.hybrid.mask_ratio:g} costs about a large one; lower mask_ratio."
+        ratio = f"{plan.hybrid.mask_ratio:g}"
+        return (
+            f"This plan is not faster: a hybrid step at mask_ratio {ratio} costs about a large one; lower mask_ratio."
+        )
     return "This plan is not faster: too few steps are cheap; lower switch_step or mask_ratio."

@@ -1,9 +1,10 @@
 """Stages over σ: what HybridStitch and its peers do at which noise level.
 
-A plan is made from the full schedule of a run, so that a step count means the same noise levels in img2img and hires
-passes, where only the end of the schedule is sampled. Stages follow from σ alone, never from counting calls.
+A plan is made from the full schedule of a run, so that a step means the same noise level in img2img and hires passes,
+where only the end of the schedule is sampled. Stages follow from σ alone, never from counting calls.
 
-Sources: HybridStitch, arXiv 2603.07815; T-Stitch, arXiv 2402.14167; SRDiffusion, arXiv 2505.19151; RAS, arXiv 2502.10389.
+Sources: HybridStitch, arXiv 2603.07815; T-Stitch, arXiv 2402.14167; SRDiffusion, arXiv 2505.19151; RAS, arXiv
+2502.10389.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Stitcher:
                 if not bool(torch.isfinite(velocity).all()):
                     raise StitchError(f"the stitched velocity at sigma {sigma:.3f} is not finite")
             return velocity
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the picture comes first, whatever went wrong on our side
             self.give_up(str(error) if isinstance(error, StitchError) else f"{type(error).__name__}: {error}")
         return self._large_alone(call, grid)
 
@@ -118,7 +118,7 @@ class Stitcher:
         if stage is Stage.SMALL:
             record.tokens_small = grid.count
             return self._small_full(call, grid)
-        return self._adaptive(call, grid, sigma, record)
+        return self._adaptive(call, grid, record)
 
     def _large_stage(self, call: Evaluation, grid: TokenGrid, sigma: float) -> Tensor:
         with self.report.timed(self._record(call, grid, sigma), call.x.device) as record:
@@ -135,7 +135,7 @@ class Stitcher:
 
     # --- SRDiffusion's adaptive switch -------------------------------------------------------------------------------
 
-    def _adaptive(self, call: Evaluation, grid: TokenGrid, sigma: float, record: Record) -> Tensor:
+    def _adaptive(self, call: Evaluation, grid: TokenGrid, record: Record) -> Tensor:
         images = [self.state.image(image) for image, _ in call.rows]
         settled = [index for index, image in enumerate(images) if image.settled]
         rest = [index for index, image in enumerate(images) if not image.settled]
@@ -326,7 +326,9 @@ class Stitcher:
         if rule.score == "ras":
             skipped = torch.zeros_like(scores) if image.skipped is None else image.skipped
             image.tokens = complexity.ras_choice(scores, skipped, size)
-            image.skipped = (skipped + 1).index_add(0, image.tokens, -torch.ones_like(image.tokens, dtype=skipped.dtype))
+            image.skipped = (skipped + 1).index_add(
+                0, image.tokens, -torch.ones_like(image.tokens, dtype=skipped.dtype)
+            )
             return
         image.tokens = complexity.highest(
             complexity.smooth(scores[None], grid)[0], size, rule.mask_threshold, call.region

@@ -101,7 +101,9 @@ def test_batch_is_its_singles_whatever_the_order_and_the_grouping_of_rows():
         for other in (singles, split):
             alone = run(network, *arguments, other, rows=(keys[row],))
             assert close(alone, whole[part])
-    regrouped = run(network, moved[order], sigma, context[order], pooled[order], tokens[order], singles, rows=("c", "a", "b"))
+    regrouped = run(
+        network, moved[order], sigma, context[order], pooled[order], tokens[order], singles, rows=("c", "a", "b")
+    )
     assert close(regrouped, whole[order])
     assert singles.holds(keys)
     assert singles.bytes() == split.bytes() == cache.bytes()

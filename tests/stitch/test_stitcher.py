@@ -148,11 +148,18 @@ def test_the_mask_is_where_the_models_disagree_and_the_same_for_both_streams():
 
 
 @pytest.mark.parametrize(
-    ("background", "score"), [(b, s) for b, s in product(BACKGROUNDS, SCORES)], ids=lambda v: "-".join(v) if isinstance(v, tuple) else v
+    ("background", "score"),
+    [(b, s) for b, s in product(BACKGROUNDS, SCORES)],
+    ids=lambda v: "-".join(v) if isinstance(v, tuple) else v,
 )
 def test_rows_may_come_in_any_order_and_number_of_calls(background, score):
     plan = hybrid(
-        mask_ratio=0.3, background=background[0], small_scope=background[1], score=score, refresh_every=3, extrapolate=0.5
+        mask_ratio=0.3,
+        background=background[0],
+        small_scope=background[1],
+        score=score,
+        refresh_every=3,
+        extrapolate=0.5,
     )
     joint = sample(engine(plan), images=2)
     for calls in ("uncond first", "split", "singles"):
