@@ -1,0 +1,1 @@
+"""The project's own trained pair, and what runs it without a WebUI."""

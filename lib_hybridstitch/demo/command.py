@@ -1,0 +1,186 @@
+"""The demo's command line: one prompt, drawn by the large model, by the small one, and stitched.
+
+python3 run.py demo "frog and red apple on blue"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from lib_hybridstitch.demo.generate import SAMPLERS, Request, load_pair
+from lib_hybridstitch.demo.measure import Comparison, compare, mask_frequency, report_json
+from lib_hybridstitch.demo.metrics import Lpips
+from lib_hybridstitch.demo.sheet import Panel, SheetRow, StepEntry, comparison, to_image
+from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS
+from lib_hybridstitch.errors import HybridStitchError
+from lib_hybridstitch.settings import FieldSpec, StitchSettings, specs
+from lib_hybridstitch.stitch.report import Report
+
+EXAMPLE = "frog and red apple on blue"
+MORE_SETTINGS = ("preset", "kv_cache")
+"""Settings offered beside those that presets govern; the rest belongs to a WebUI."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        _demo(options)
+    except HybridStitchError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run.py demo",
+        description=f"Draws: {', '.join(DRAWINGS)}. Grounds: {', '.join(GROUNDS)}. Other words change nothing.",
+    )
+    parser.add_argument("prompt", nargs="?", default=EXAMPLE, help="free text, for instance %(default)r")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first picture (default %(default)s)")
+    parser.add_argument("--count", type=int, default=1, help="pictures, drawn in one batch (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=28, help="sampler steps (default %(default)s)")
+    parser.add_argument("--cfg", type=float, default=3.0, help="guidance scale; 1 turns it off (default %(default)s)")
+    parser.add_argument("--size", type=int, default=128, help="edge in pixels; the pair was trained at %(default)s")
+    parser.add_argument("--sampler", choices=SAMPLERS, default="euler", help="default %(default)s")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each method (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("hybridstitch-demo"), help="folder to write to (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the report to standard output")
+    group = parser.add_argument_group("settings of the method (what a preset governs may be set one by one)")
+    for name, spec in specs().items():
+        if spec.governed or name in MORE_SETTINGS:
+            _add_setting(group, name, spec)
+    return parser
+
+
+def _add_setting(group: argparse._ArgumentGroup, name: str, spec: FieldSpec) -> None:
+    flag = "--" + name.replace("_", "-")
+    text = spec.help.replace("%", "%%")
+    if spec.kind is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+    else:
+        group.add_argument(flag, type=spec.kind, choices=spec.choices or None, default=None, help=text)
+
+
+def _settings(options: argparse.Namespace) -> StitchSettings:
+    given = {name: getattr(options, name, None) for name in specs()}
+    return StitchSettings.from_dict(
+        {"enabled": True, **{key: value for key, value in given.items() if value is not None}}
+    )
+
+
+def _demo(options: argparse.Namespace) -> None:
+    if not 1 <= options.count <= 16:
+        raise HybridStitchError(f"count is {options.count}, allowed are 1 to 16.")
+    if options.repeats < 1:
+        raise HybridStitchError(f"repeats is {options.repeats}, allowed are 1 and more.")
+    settings = _settings(options)
+    request = Request(
+        prompts=(options.prompt,) * options.count,
+        seeds=tuple(range(options.seed, options.seed + options.count)),
+        steps=options.steps,
+        cfg=options.cfg,
+        size=options.size,
+        sampler=options.sampler,
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    pair, distance = load_pair(), Lpips()
+    done = _with_progress(lambda tell: compare(pair, request, settings, options.repeats, tell), options.repeats)
+    report = report_json(pair, done, distance)
+    _write(options.out, done, report)
+    print(json.dumps(report, indent=2) if options.json else _words(report, options.out))
+
+
+def _with_progress(work: Callable[[Callable[[str, int, int], None]], Comparison], repeats: int) -> Comparison:
+    runs = 3 * (repeats + 1)
+    with tqdm(total=runs, desc="drawing", unit="run", file=sys.stderr, leave=False) as bar:
+
+        def tell(method: str, step: int, of: int) -> None:
+            bar.set_postfix_str(f"{method} {step}/{of}", refresh=step % 7 == 0)
+            bar.update(1 / of)
+
+        return work(tell)
+
+
+def _write(folder: Path, done: Comparison, report: dict[str, object]) -> None:
+    pictures = {"large": done.large.pictures, "small": done.small.pictures, "hybridstitch": done.stitched.pictures}
+    for name, drawn in pictures.items():
+        to_image(_side_by_side(drawn), drawn.shape[-1] * drawn.shape[0]).save(folder / f"{name}.png")
+    sheet = comparison(
+        [_row(done, report, image) for image in range(min(4, len(done.request.seeds)))],
+        _entries(done.large.report),
+        _entries(done.stitched.report),
+        headline=f"{report['speedup_wall']}x as fast as the large model, LPIPS {report['lpips_to_large']} to it",
+        note=_note(done, report),
+    )
+    sheet.save(folder / "comparison.png")
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _side_by_side(pictures: Tensor) -> Tensor:
+    return pictures.permute(1, 2, 0, 3).flatten(2)
+
+
+def _row(done: Comparison, report: dict[str, object], image: int) -> SheetRow:
+    tokens = done.request.size // 16
+    return SheetRow(
+        caption=f"{done.request.prompts[image]}  ·  seed {done.request.seeds[image]}",
+        panels=(
+            Panel("Large model", f"{report['ms_large_only']} ms", done.large.pictures[image]),
+            Panel(
+                f"HybridStitch {done.settings.preset}",
+                f"{report['ms_hybridstitch']} ms · {report['speedup_wall']}x",
+                done.stitched.pictures[image],
+            ),
+            Panel("Small model", f"{report['ms_small_only']} ms", done.small.pictures[image]),
+        ),
+        mask=mask_frequency(done.stitched.report, image, tokens, tokens),
+        masked=1,
+    )
+
+
+def _entries(report: Report) -> list[StepEntry]:
+    return [
+        StepEntry(record.stage.value, record.sigma, round(record.tokens_large), record.tokens, record.ms)
+        for record in report.evaluations()
+    ]
+
+
+def _note(done: Comparison, report: dict[str, object]) -> str:
+    machine = report["machine"]
+    assert isinstance(machine, dict)
+    return (
+        f"{done.request.steps} steps {done.request.sampler}, guidance {done.request.cfg:g}, "
+        f"{done.request.size} x {done.request.size} pixels, batch of {len(done.request.seeds)}. Times and speed-up: "
+        f"medians of {report['repeats']} interleaved runs from noise to picture on {machine['processor']}, "
+        f"{machine['threads']} threads, fp32; the bars show the steps of the last run."
+    )
+
+
+def _words(report: dict[str, object], folder: Path) -> str:
+    lines = [
+        f"large model only  {report['ms_large_only']:>8} ms",
+        f"small model only  {report['ms_small_only']:>8} ms   LPIPS to the large: {report['lpips_small_to_large']}",
+        f"HybridStitch      {report['ms_hybridstitch']:>8} ms   LPIPS to the large: {report['lpips_to_large']}",
+        f"speed-up {report['speedup_wall']}x by the clock, {report['speedup_flops']}x by counted operations",
+    ]
+    if report["unknown_words"]:
+        lines.append(f"words the pair does not know: {', '.join(report['unknown_words'])}")  # type: ignore[arg-type]
+    if report["dropped_words"]:
+        lines.append(f"more drawings than fit into one picture, left out: {', '.join(report['dropped_words'])}")  # type: ignore[arg-type]
+    if report["failure"]:
+        lines.append(f"stitching ended early, the large model finished: {report['failure']}")
+    return "\n".join([*lines, f"pictures, comparison.png and report.json are in {folder}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

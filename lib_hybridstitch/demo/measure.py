@@ -1,0 +1,162 @@
+"""Run one request large only, small only and stitched, interleaved, and put together what was gained and lost."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_hybridstitch import __version__
+from lib_hybridstitch.demo.generate import LARGE_ONLY, SMALL_ONLY, Pair, Request, Result, generate, plan_for
+from lib_hybridstitch.demo.metrics import Lpips, psnr
+from lib_hybridstitch.demo.words import LENGTH, read
+from lib_hybridstitch.settings import StitchSettings
+from lib_hybridstitch.stitch.cost import pass_flops
+from lib_hybridstitch.stitch.plan import Plan
+from lib_hybridstitch.stitch.report import Report
+
+LOWEST_ERROR = 100.0
+"""PSNR reported for equal pictures, in dB."""
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine, for numbers to be judged by."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": "cpu",
+    }
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def run_flops(pair: Pair, report: Report) -> int:
+    """Count the operations of what a run did."""
+    total = 0
+    for record in report.evaluations():
+        for network, kept in ((pair.large, record.tokens_large), (pair.small, record.tokens_small)):
+            total += pass_flops(network.config, round(kept), record.tokens, LENGTH, record.rows)
+    return total
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The three ways of drawing one request.
+
+    Args:
+        large, small, stitched: the last result of each.
+        ms: method → milliseconds of every repeat.
+        plan: what was stitched by.
+    """
+
+    request: Request
+    settings: StitchSettings
+    plan: Plan
+    large: Result
+    small: Result
+    stitched: Result
+    ms: dict[str, list[float]]
+
+    def median(self, method: str) -> float:
+        """Median milliseconds of "large", "small" or "hybridstitch"."""
+        return statistics.median(self.ms[method])
+
+
+def compare(
+    pair: Pair,
+    request: Request,
+    settings: StitchSettings,
+    repeats: int = 3,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Comparison:
+    """Draw the request in three ways, interleaved and `repeats` times after one warm-up of each.
+
+    Args:
+        progress: called with the method, the evaluation and their number.
+    """
+    plan = plan_for(settings, request)
+    plans = {"large": LARGE_ONLY, "small": SMALL_ONLY, "hybridstitch": plan}
+    options = {"fp8_cache": settings.kv_cache == "fp8", "use_cache": settings.kv_cache != "off"}
+    results: dict[str, Result] = {}
+    ms: dict[str, list[float]] = {name: [] for name in plans}
+    for repeat in range(repeats + 1):
+        for name, chosen in plans.items():
+
+            def tell(step: int, of: int, name: str = name) -> None:
+                if progress is not None:
+                    progress(name, step, of)
+
+            results[name] = generate(pair, request, chosen, tell, **(options if name == "hybridstitch" else {}))
+            if repeat:
+                ms[name].append(results[name].ms)
+    return Comparison(request, settings, plan, results["large"], results["small"], results["hybridstitch"], ms)
+
+
+def mask_frequency(report: Report, image: int, height: int, width: int) -> Tensor | None:
+    """How often the large model computed each token between full passes, (height, width); None without masks."""
+    masks = [mask[image] for mask in report.masks.values() if mask.any()]
+    return torch.stack(masks).float().mean(0).view(height, width) if masks else None
+
+
+def report_json(pair: Pair, done: Comparison, distance: Lpips) -> dict[str, Any]:
+    """Put together `report.json`; speed-ups are ratios of the medians of interleaved runs, models already loaded."""
+    large, stitched = done.large.pictures, done.stitched.pictures
+    readings = [read(prompt) for prompt in done.request.prompts]
+    ratios = sorted(a / b for a, b in zip(done.ms["large"], done.ms["hybridstitch"]))
+    return {
+        "version": __version__,
+        "machine": machine(),
+        "prompt": done.request.prompts[0] if len(set(done.request.prompts)) == 1 else list(done.request.prompts),
+        "seed": done.request.seeds[0],
+        "count": len(done.request.seeds),
+        "steps": done.request.steps,
+        "size": done.request.size,
+        "cfg": done.request.cfg,
+        "sampler": done.request.sampler,
+        "stages": [
+            {
+                "stage": record.stage.value,
+                "sigma": round(record.sigma, 4),
+                "tokens_large": round(record.tokens_large, 2),
+                "tokens_small": round(record.tokens_small, 2),
+                "tokens": record.tokens,
+                "ms": round(record.ms, 2),
+            }
+            for record in done.stitched.report.evaluations()
+        ],
+        "ms_large_only": round(done.median("large"), 1),
+        "ms_small_only": round(done.median("small"), 1),
+        "ms_hybridstitch": round(done.median("hybridstitch"), 1),
+        "speedup_wall": round(done.median("large") / done.median("hybridstitch"), 3),
+        "speedup_wall_range": [round(ratios[0], 3), round(ratios[-1], 3)],
+        "repeats": len(ratios),
+        "speedup_flops": round(run_flops(pair, done.large.report) / run_flops(pair, done.stitched.report), 3),
+        "psnr_to_large": round(float(psnr(stitched, large).clamp(max=LOWEST_ERROR).mean()), 2),
+        "lpips_to_large": round(float(distance(stitched, large).mean()), 4),
+        "psnr_small_to_large": round(float(psnr(done.small.pictures, large).clamp(max=LOWEST_ERROR).mean()), 2),
+        "lpips_small_to_large": round(float(distance(done.small.pictures, large).mean()), 4),
+        "mean_mask_ratio": round(done.stitched.report.mean_mask_ratio(), 3),
+        "cache_bytes": done.stitched.report.cache_bytes,
+        "failure": done.stitched.report.failure,
+        "known_words": sorted({name for reading in readings for name in reading.names}),
+        "unknown_words": sorted({word for reading in readings for word in reading.unknown}),
+        "dropped_words": sorted({word for reading in readings for word in reading.dropped}),
+        "settings": done.settings.to_dict(),
+    }

@@ -1,0 +1,312 @@
+"""Train the demo's autoencoder and pair; every command resumes from its last checkpoint.
+
+    python -m lib_hybridstitch.demo.training autoencoder --minutes 12
+    python -m lib_hybridstitch.demo.training large --minutes 70
+    python -m lib_hybridstitch.demo.training small --minutes 70
+    python -m lib_hybridstitch.demo.training export
+
+Rectified flow (Liu et al., arXiv 2209.03003) with the logit-normal noise levels of SD3 (arXiv 2403.03206), AdamW, and
+an exponential average of the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lib_hybridstitch.demo.autoencoder import CHANNELS, Autoencoder
+from lib_hybridstitch.demo.scenes import SceneMaker, default_cache
+from lib_hybridstitch.demo.words import WIDTH, encode
+from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.mmdit.model import MMDiT
+
+PAIR = Path(__file__).parent / "pair"
+POSITIONS = 32
+NOISE_LOGIT = 0.4
+"""Mean of the logit-normal noise levels: somewhat above the middle, where drawings find their shape."""
+LARGE = MMDiTConfig(
+    depth=5,
+    patch_size=2,
+    in_channels=CHANNELS,
+    out_channels=CHANNELS,
+    context_dim=WIDTH,
+    pooled_dim=WIDTH,
+    pos_embed_size=POSITIONS,
+    qk_norm=True,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained.
+
+    Args:
+        config: its architecture.
+        rate: peak learning rate.
+        batch: pictures per step.
+        caption_dropout: share of captions left empty, for classifier-free guidance.
+        average: time constant of the weights' exponential average, in steps.
+    """
+
+    config: MMDiTConfig
+    rate: float = 1e-3
+    batch: int = 32
+    caption_dropout: float = 0.1
+    average: float = 300.0
+
+
+RECIPES: dict[str, Recipe] = {
+    "large": Recipe(LARGE),
+    "small": Recipe(replace(LARGE, depth=3, dual_attention=(0, 1))),
+}
+
+
+def sincos_positions(side: int, width: int) -> Tensor:
+    """Return fixed 2-D sine-cosine positions (1, side², width), as in Dosovitskiy et al., arXiv 2010.11929."""
+    quarter = width // 4
+    rates = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    angles = torch.arange(side, dtype=torch.float64)[:, None] * rates
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)
+    across = line[None].expand(side, side, -1)
+    down = line[:, None].expand(side, side, -1)
+    return torch.cat([across, down], dim=-1).reshape(1, side * side, width).float()
+
+
+def new_network(config: MMDiTConfig) -> MMDiT:
+    """Build a network with the usual initialisation of a diffusion transformer: gates and output start at zero."""
+    network = MMDiT(config)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    for name, parameter in network.named_parameters():
+        if "adaLN_modulation" in name or name.startswith("final_layer.linear"):
+            nn.init.zeros_(parameter)
+    network.pos_embed.copy_(sincos_positions(config.pos_embed_size, config.hidden))
+    return network
+
+
+class LatentPool:
+    """Encoded scenes, a few of them replaced at every draw, so that encoding costs little beside training."""
+
+    def __init__(self, maker: SceneMaker, autoencoder: Autoencoder, seed: int, size: int = 6144) -> None:
+        self.maker, self.autoencoder = maker, autoencoder
+        self.random = random.Random(seed)
+        self.latents, self.captions = self._encode(size)
+        self.next = 0
+
+    @torch.no_grad()
+    def _encode(self, count: int) -> tuple[Tensor, list[str]]:
+        scenes = [self.maker.make(self.random) for _ in range(count)]
+        latents = [
+            self.autoencoder.encode(torch.stack([picture for picture, _ in scenes[start : start + 64]]))
+            for start in range(0, count, 64)
+        ]
+        return torch.cat(latents), [caption for _, caption in scenes]
+
+    def draw(self, batch: int, fresh: int = 8) -> tuple[Tensor, list[str]]:
+        """Return latents (batch, 16, h, w) and captions, after replacing `fresh` entries by new scenes."""
+        latents, captions = self._encode(fresh)
+        for latent, caption in zip(latents, captions):
+            self.latents[self.next], self.captions[self.next] = latent, caption
+            self.next = (self.next + 1) % len(self.captions)
+        chosen = self.random.sample(range(len(self.captions)), batch)
+        return self.latents[chosen], [self.captions[index] for index in chosen]
+
+
+def train_autoencoder(minutes: float, work: Path, cache: Path) -> None:
+    """Train on 64-pixel crops of scenes, their drawings of any size and place; see `_picture_loss`."""
+    torch.manual_seed(0)
+    source = random.Random(1)
+    maker = SceneMaker(cache, edges=(40, 48, 56, 64))
+    model = Autoencoder()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0, betas=(0.9, 0.99))
+    clock = _Clock(work / "autoencoder.pt", minutes, model, optimiser)
+    scenes = torch.stack([maker.make(source, grid=1)[0] for _ in range(1500)])
+    for _ in clock.steps():
+        chosen = torch.randint(0, len(scenes), (24,))
+        top, left = (int(torch.randint(0, 65, ())) for _ in range(2))
+        crops = scenes[chosen, :, top : top + 64, left : left + 64]
+        latents = model.encoder(crops * 2 - 1)
+        noisy = latents + 0.05 * torch.randn_like(latents)
+        rebuilt = model.decoder(noisy) / 2 + 0.5
+        spread = latents.pow(2).mean((0, 2, 3))
+        loss = _picture_loss(rebuilt, crops) + 1e-4 * (spread - 1).pow(2).mean()
+        clock.update(loss)
+    _finish_autoencoder(model, scenes, maker, work)
+
+
+def _picture_loss(rebuilt: Tensor, target: Tensor) -> Tensor:
+    """Absolute and squared error, and the absolute error of neighbouring pixels' differences."""
+    error = rebuilt - target
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return error.abs().mean() + 4 * error.pow(2).mean() + 0.5 * edges
+
+
+@torch.no_grad()
+def _finish_autoencoder(model: Autoencoder, scenes: Tensor, maker: SceneMaker, work: Path) -> None:
+    latents = torch.cat([model.encoder(batch * 2 - 1) for batch in scenes.split(50)])
+    model.mean.copy_(latents.mean((0, 2, 3), keepdim=True))
+    model.deviation.copy_(latents.std((0, 2, 3), keepdim=True))
+    source = random.Random(999)
+    unseen = torch.stack([maker.make(source)[0] for _ in range(64)])
+    error = (model.decode(model.encode(unseen)) - unseen).pow(2).mean((1, 2, 3))
+    print(json.dumps({"psnr_unseen_scenes": round(float((-10 * error.log10()).mean()), 2)}), flush=True)
+    save_file(model.state_dict(), work / "autoencoder.safetensors")
+
+
+def train_network(name: str, minutes: float, work: Path, cache: Path, fuse: bool) -> None:
+    """Train `large` or `small` by rectified flow on scenes; `fuse` compiles the network (needs a C++ compiler)."""
+    recipe = RECIPES[name]
+    torch.manual_seed(0)
+    autoencoder = load_autoencoder(work / "autoencoder.safetensors")
+    network = new_network(recipe.config)
+    averaged = {key: value.clone() for key, value in network.state_dict().items()}
+    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=0.0, betas=(0.9, 0.99))
+    clock = _Clock(work / f"{name}.pt", minutes, network, optimiser, averaged)
+    compiled = torch.compile(network) if fuse else network
+    torch.manual_seed(1 + clock.step)
+    pool = LatentPool(SceneMaker(cache), autoencoder, seed=clock.step)
+    for step in clock.steps():
+        latents, captions = pool.draw(recipe.batch)
+        loss = _flow_loss(compiled, latents, captions, recipe.caption_dropout)
+        clock.update(loss)
+        _average(averaged, network, min(recipe.average, 1 + step / 10))
+    save_file({key: value.contiguous() for key, value in averaged.items()}, work / f"{name}.safetensors")
+
+
+def _flow_loss(network: Callable[..., Tensor], latents: Tensor, captions: list[str], dropout: float) -> Tensor:
+    captions = ["" if torch.rand(()) < dropout else caption for caption in captions]
+    context, pooled = encode(captions)
+    sigma = torch.sigmoid(torch.randn(len(captions)) + NOISE_LOGIT)
+    noise = torch.randn_like(latents)
+    mix = sigma[:, None, None, None]
+    velocity = network((1 - mix) * latents + mix * noise, 1000 * sigma, pooled, context)
+    return functional.mse_loss(velocity, noise - latents)
+
+
+@torch.no_grad()
+def _average(averaged: dict[str, Tensor], network: nn.Module, steps: float) -> None:
+    for key, value in network.state_dict().items():
+        averaged[key].lerp_(value, 1.0 / steps)
+
+
+class _Clock:
+    """Steps until the time is used up: warm-up, constant rate, linear decay over the last 40 %; log and checkpoints."""
+
+    def __init__(
+        self,
+        path: Path,
+        minutes: float,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        averaged: dict[str, Tensor] | None = None,
+    ) -> None:
+        self.path, self.budget, self.model, self.optimiser = path, 60 * minutes, model, optimiser
+        self.averaged = averaged if averaged is not None else {}
+        self.step, self.used, self.losses = 0, 0.0, list[float]()
+        self.peak = optimiser.param_groups[0]["lr"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            saved = torch.load(path, weights_only=True)
+            model.load_state_dict(saved["model"])
+            optimiser.load_state_dict(saved["optimiser"])
+            for key, value in saved["averaged"].items():
+                self.averaged[key].copy_(value)
+            self.step, self.used = saved["step"], saved["used"]
+
+    def steps(self) -> Iterator[int]:
+        """Yield step numbers, setting the learning rate before each."""
+        last_save = time.monotonic()
+        while self.used < self.budget:
+            started = time.monotonic()
+            rate = min(1.0, (self.step + 1) / 100, (1 - self.used / self.budget) / 0.4)
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.peak * rate
+            yield self.step
+            self.step += 1
+            self.used += time.monotonic() - started
+            if self.step % 50 == 0:
+                self._log()
+            if time.monotonic() - last_save > 240:
+                self.save()
+                last_save = time.monotonic()
+        self.save()
+
+    def update(self, loss: Tensor) -> None:
+        """Take one optimiser step down the gradient of `loss`."""
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"the loss became {value} at step {self.step}; resume from {self.path} with a lower rate"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.losses.append(value)
+
+    def _log(self) -> None:
+        entry = {
+            "step": self.step,
+            "minutes": round(self.used / 60, 2),
+            "loss": round(sum(self.losses) / len(self.losses), 4),
+        }
+        self.losses.clear()
+        line = json.dumps(entry)
+        print(line, flush=True)
+        with (self.path.with_suffix(".jsonl")).open("a") as log:
+            log.write(line + "\n")
+
+    def save(self) -> None:
+        """Write a checkpoint; an interrupted write leaves the previous one."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "averaged": self.averaged,
+            "step": self.step,
+            "used": self.used,
+        }
+        fresh = self.path.with_suffix(".new")
+        torch.save(state, fresh)
+        fresh.replace(self.path)
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """Load the autoencoder from a safetensors file of any floating dtype, ready for use in fp32."""
+    model = Autoencoder()
+    model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    return model.eval().requires_grad_(False)
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("autoencoder", "large", "small"))
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--work", type=Path, default=Path("training"))
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="fuse operations; about 1.4 times as fast here")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.what == "autoencoder":
+        train_autoencoder(options.minutes, options.work, options.cache)
+    else:
+        train_network(options.what, options.minutes, options.work, options.cache, options.compile)
+
+
+if __name__ == "__main__":
+    main()
