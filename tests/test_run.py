@@ -98,7 +98,7 @@ def test_an_unknown_command_is_named_with_those_there_are(
     [
         ("demo", "lib_hybridstitch.demo.command", DEMO_STEPS, False),
         ("test", "pytest", TEST_STEPS, True),
-        ("bench", "benchmarks.race", DEMO_STEPS, False),
+        ("bench", "benchmarks", DEMO_STEPS, False),
     ],
 )
 def test_a_command_installs_what_it_needs_and_hands_on_the_rest(

@@ -29,6 +29,7 @@ from lib_hybridstitch.demo.autoencoder import CHANNELS, Autoencoder
 from lib_hybridstitch.demo.scenes import SceneMaker, default_cache
 from lib_hybridstitch.demo.words import WIDTH, encode
 from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.mmdit.kv_cache import FP8, FP8_LARGEST
 from lib_hybridstitch.mmdit.model import MMDiT
 
 PAIR = Path(__file__).parent / "pair"
@@ -132,7 +133,7 @@ def train_autoencoder(minutes: float, work: Path, cache: Path) -> None:
     maker = SceneMaker(cache, edges=(40, 48, 56, 64))
     model = Autoencoder()
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0, betas=(0.9, 0.99))
-    clock = _Clock(work / "autoencoder.pt", minutes, model, optimiser)
+    clock = Clock(work / "autoencoder.pt", minutes, model, optimiser)
     scenes = torch.stack([maker.make(source, grid=1)[0] for _ in range(1500)])
     for _ in clock.steps():
         chosen = torch.randint(0, len(scenes), (24,))
@@ -174,7 +175,7 @@ def train_network(name: str, minutes: float, work: Path, cache: Path, fuse: bool
     network = new_network(recipe.config)
     averaged = {key: value.clone() for key, value in network.state_dict().items()}
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=0.0, betas=(0.9, 0.99))
-    clock = _Clock(work / f"{name}.pt", minutes, network, optimiser, averaged)
+    clock = Clock(work / f"{name}.pt", minutes, network, optimiser, averaged)
     compiled = torch.compile(network) if fuse else network
     torch.manual_seed(1 + clock.step)
     pool = LatentPool(SceneMaker(cache), autoencoder, seed=clock.step)
@@ -202,7 +203,7 @@ def _average(averaged: dict[str, Tensor], network: nn.Module, steps: float) -> N
         averaged[key].lerp_(value, 1.0 / steps)
 
 
-class _Clock:
+class Clock:
     """Steps until the time is used up: warm-up, constant rate, linear decay over the last 40 %; log and checkpoints."""
 
     def __init__(
@@ -283,6 +284,29 @@ class _Clock:
         fresh.replace(self.path)
 
 
+def export(work: Path, folder: Path) -> None:
+    """Store what was trained, small enough for a repository: the matrices in fp8 with a scale each, the rest in fp16.
+
+    Reads the averaged weights of the last checkpoints in `work`, finished or not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = load_file(work / "autoencoder.safetensors")
+    save_file({name: value.half() for name, value in encoder.items()}, folder / "autoencoder.safetensors")
+    for name in RECIPES:
+        saved = torch.load(work / f"{name}.pt", weights_only=True)
+        stored: dict[str, Tensor] = {}
+        for key, value in saved["averaged"].items():
+            if value.ndim == 2 and key.startswith("joint_blocks."):
+                scale = value.abs().max() / FP8_LARGEST
+                stored[key] = (value / scale).to(FP8)
+                stored[key.removesuffix("weight") + "scale_weight"] = scale.float()
+            else:
+                stored[key] = value.half()
+        save_file(stored, folder / f"{name}.safetensors", metadata={"steps": str(saved["step"])})
+        size = (folder / f"{name}.safetensors").stat().st_size
+        print(f"{name}: {saved['step']} steps, {size / 1e6:.1f} MB")
+
+
 def load_autoencoder(path: Path) -> Autoencoder:
     """Load the autoencoder from a safetensors file of any floating dtype, ready for use in fp32."""
     model = Autoencoder()
@@ -293,16 +317,19 @@ def load_autoencoder(path: Path) -> Autoencoder:
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("autoencoder", "large", "small"))
-    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("what", choices=("autoencoder", "large", "small", "export"))
+    parser.add_argument("--minutes", type=float, default=60.0, help="time of training, earlier runs included")
     parser.add_argument("--work", type=Path, default=Path("training"))
     parser.add_argument("--cache", type=Path, default=default_cache())
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="0 for PyTorch's own choice")
+    parser.add_argument("--to", type=Path, default=PAIR, help="export: folder of the stored pair")
     parser.add_argument("--compile", action="store_true", help="fuse operations; about 1.4 times as fast here")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    if options.what == "autoencoder":
+    if options.what == "export":
+        export(options.work, options.to)
+    elif options.what == "autoencoder":
         train_autoencoder(options.minutes, options.work, options.cache)
     else:
         train_network(options.what, options.minutes, options.work, options.cache, options.compile)

@@ -36,11 +36,16 @@ def detail(clean: Tensor, grid: TokenGrid) -> Tensor:
         clean: estimate of x0 as patches (rows, N, width).
     """
     latent = grid.to_latent(clean)
-    padded = functional.pad(latent, (1, 1, 1, 1), mode="replicate")
-    mean = functional.avg_pool2d(padded, 3, stride=1)
-    variance = functional.avg_pool2d(padded * padded, 3, stride=1) - mean * mean
+    variance = _box_mean(latent * latent) - _box_mean(latent).square()
     per_pixel = variance.clamp_min(0).sqrt().mean(1, keepdim=True)
     return functional.avg_pool2d(per_pixel, grid.patch).flatten(1)
+
+
+def _box_mean(field: Tensor) -> Tensor:
+    """Mean over 3×3 pixels of (rows, channels, H, W), edges repeated; sums of slices are far faster than pooling."""
+    padded = functional.pad(field, (1, 1, 1, 1), mode="replicate")
+    across = padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]
+    return (across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :]) / 9
 
 
 def ras_metric(velocity: Tensor, grid: TokenGrid) -> Tensor:
@@ -50,8 +55,7 @@ def ras_metric(velocity: Tensor, grid: TokenGrid) -> Tensor:
 
 def smooth(scores: Tensor, grid: TokenGrid) -> Tensor:
     """Mean over 3×3 tokens, so that masks are patches and not dust; scores (images, N)."""
-    field = scores.view(-1, 1, grid.height, grid.width)
-    return functional.avg_pool2d(functional.pad(field, (1, 1, 1, 1), mode="replicate"), 3, stride=1).flatten(1)
+    return _box_mean(scores.view(-1, 1, grid.height, grid.width)).flatten(1)
 
 
 def mask_size(ratio: float, count: int) -> int:

@@ -1,0 +1,19 @@
+"""`python3 run.py bench [race | overhead] [options]`; the race when nothing is named."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import overhead, race
+
+
+def main(arguments: list[str]) -> int:
+    """Start the benchmark that is named first."""
+    known = {"race": race.main, "overhead": overhead.main}
+    if arguments and arguments[0] in known:
+        return known[arguments[0]](arguments[1:])
+    return race.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
