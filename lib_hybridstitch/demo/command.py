@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
+from lib_hybridstitch.demo.autoencoder import FACTOR
 from lib_hybridstitch.demo.generate import SAMPLERS, Request, load_pair
 from lib_hybridstitch.demo.measure import Comparison, compare, mask_frequency, report_json
 from lib_hybridstitch.demo.metrics import Lpips
@@ -24,6 +25,8 @@ from lib_hybridstitch.settings import FieldSpec, StitchSettings, specs
 from lib_hybridstitch.stitch.report import Report
 
 EXAMPLE = "frog and red apple on blue"
+AMPLIFIED = 10
+PATCH = 2
 MORE_SETTINGS = ("preset", "kv_cache")
 """Settings offered beside those that presets govern; the rest belongs to a WebUI."""
 
@@ -101,12 +104,12 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _with_progress(work: Callable[[Callable[[str, int, int], None]], Comparison], repeats: int) -> Comparison:
-    runs = 3 * (repeats + 1)
-    with tqdm(total=runs, desc="drawing", unit="run", file=sys.stderr, leave=False) as bar:
+    with tqdm(desc="drawing three ways", unit="step", file=sys.stderr, leave=False) as bar:
 
         def tell(method: str, step: int, of: int) -> None:
-            bar.set_postfix_str(f"{method} {step}/{of}", refresh=step % 7 == 0)
-            bar.update(1 / of)
+            bar.total = 3 * (repeats + 1) * of
+            bar.set_postfix_str(f"{method} {step}/{of}", refresh=False)
+            bar.update()
 
         return work(tell)
 
@@ -115,11 +118,12 @@ def _write(folder: Path, done: Comparison, report: dict[str, object]) -> None:
     pictures = {"large": done.large.pictures, "small": done.small.pictures, "hybridstitch": done.stitched.pictures}
     for name, drawn in pictures.items():
         to_image(_side_by_side(drawn), drawn.shape[-1] * drawn.shape[0]).save(folder / f"{name}.png")
+    headline = f"{report['speedup_wall']:.2f}x as fast, at LPIPS {report['lpips_to_large']:.3f} from the large picture"
     sheet = comparison(
         [_row(done, report, image) for image in range(min(4, len(done.request.seeds)))],
         _entries(done.large.report),
         _entries(done.stitched.report),
-        headline=f"{report['speedup_wall']}x as fast as the large model, LPIPS {report['lpips_to_large']} to it",
+        headline=headline,
         note=_note(done, report),
     )
     sheet.save(folder / "comparison.png")
@@ -131,20 +135,22 @@ def _side_by_side(pictures: Tensor) -> Tensor:
 
 
 def _row(done: Comparison, report: dict[str, object], image: int) -> SheetRow:
-    tokens = done.request.size // 16
+    tokens = done.request.size // (PATCH * FACTOR)
+    mask = mask_frequency(done.stitched.report, image, tokens, tokens)
+    large, stitched = done.large.pictures[image], done.stitched.pictures[image]
+    speed = f"{report['ms_hybridstitch']} ms · {report['speedup_wall']:.2f}x"
+    panels = [
+        Panel("Large model", f"{report['ms_large_only']} ms", large),
+        Panel(f"{done.settings.method} {done.settings.preset}", speed, stitched),
+        Panel("Small model", f"{report['ms_small_only']} ms", done.small.pictures[image]),
+    ]
+    if mask is None:
+        difference = (AMPLIFIED * (stitched - large).abs()).clamp(0, 1)
+        panels.append(
+            Panel(f"Difference, {AMPLIFIED} times", "no mask: the large model refined no single tokens", difference)
+        )
     return SheetRow(
-        caption=f"{done.request.prompts[image]}  ·  seed {done.request.seeds[image]}",
-        panels=(
-            Panel("Large model", f"{report['ms_large_only']} ms", done.large.pictures[image]),
-            Panel(
-                f"HybridStitch {done.settings.preset}",
-                f"{report['ms_hybridstitch']} ms · {report['speedup_wall']}x",
-                done.stitched.pictures[image],
-            ),
-            Panel("Small model", f"{report['ms_small_only']} ms", done.small.pictures[image]),
-        ),
-        mask=mask_frequency(done.stitched.report, image, tokens, tokens),
-        masked=1,
+        f"{done.request.prompts[image]}  ·  seed {done.request.seeds[image]}", tuple(panels), mask, masked=1
     )
 
 
@@ -171,7 +177,7 @@ def _words(report: dict[str, object], folder: Path) -> str:
         f"large model only  {report['ms_large_only']:>8} ms",
         f"small model only  {report['ms_small_only']:>8} ms   LPIPS to the large: {report['lpips_small_to_large']}",
         f"HybridStitch      {report['ms_hybridstitch']:>8} ms   LPIPS to the large: {report['lpips_to_large']}",
-        f"speed-up {report['speedup_wall']}x by the clock, {report['speedup_flops']}x by counted operations",
+        f"speed-up {report['speedup_wall']:.2f}x by the clock, {report['speedup_flops']:.2f}x by counted operations",
     ]
     if report["unknown_words"]:
         lines.append(f"words the pair does not know: {', '.join(report['unknown_words'])}")  # type: ignore[arg-type]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -189,3 +193,22 @@ def test_half_precision_weights_compute_in_the_latents_precision():
     expected = run(network, x, SIGMA, context, pooled)
     network.to(torch.bfloat16)
     assert close(run(network, x, SIGMA, context, pooled), expected, 0.05)
+
+
+def test_time_follows_the_ratio():
+    """time(r) / time(full) ≤ r + 0.15 at 1024 tokens; the best of three tries, because machines are noisy."""
+    network = random_network(replace(LARGE, depth=4, pos_embed_size=32))
+    x, context, pooled = inputs(LARGE, height=64, width=64)
+    cache = KVCache()
+
+    def seconds(tokens: torch.Tensor | None) -> float:
+        started = time.perf_counter()
+        run(network, x, SIGMA, context, pooled, tokens, cache)
+        return time.perf_counter() - started
+
+    for ratio in (0.1, 0.3, 0.5):
+        tokens = shared(torch.arange(round(ratio * 1024)), 2)
+        seconds(None)
+        seconds(tokens)
+        tries = [statistics.median(seconds(tokens) / seconds(None) for _ in range(5)) for _ in range(3)]
+        assert min(tries) <= ratio + 0.15
