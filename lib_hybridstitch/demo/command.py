@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lib_hybridstitch.demo.autoencoder import FACTOR
 from lib_hybridstitch.demo.generate import SAMPLERS, Request, load_pair
-from lib_hybridstitch.demo.measure import Comparison, compare, mask_frequency, report_json
+from lib_hybridstitch.demo.measure import Comparison, compare, foretell, mask_frequency, report_json
 from lib_hybridstitch.demo.metrics import Lpips
 from lib_hybridstitch.demo.sheet import Panel, SheetRow, StepEntry, comparison, to_image
 from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS
@@ -97,6 +97,10 @@ def _demo(options: argparse.Namespace) -> None:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     pair, distance = load_pair(), Lpips()
+    told = foretell(pair, request, settings)
+    print(
+        f"{settings.method} {settings.preset}: {told.summary}", *filter(None, [told.advice]), sep="\n", file=sys.stderr
+    )
     done = _with_progress(lambda tell: compare(pair, request, settings, options.repeats, tell), options.repeats)
     report = report_json(pair, done, distance)
     _write(options.out, done, report)

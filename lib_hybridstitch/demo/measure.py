@@ -14,11 +14,21 @@ import torch
 from torch import Tensor
 
 from lib_hybridstitch import __version__
-from lib_hybridstitch.demo.generate import LARGE_ONLY, SMALL_ONLY, Pair, Request, Result, generate, plan_for
+from lib_hybridstitch.demo.autoencoder import FACTOR
+from lib_hybridstitch.demo.generate import (
+    LARGE_ONLY,
+    SMALL_ONLY,
+    Pair,
+    Request,
+    Result,
+    generate,
+    plan_for,
+    schedule,
+)
 from lib_hybridstitch.demo.metrics import Lpips, psnr
 from lib_hybridstitch.demo.words import LENGTH, read
 from lib_hybridstitch.settings import StitchSettings
-from lib_hybridstitch.stitch.cost import pass_flops
+from lib_hybridstitch.stitch.cost import Forecast, StepCosts, forecast, pass_flops
 from lib_hybridstitch.stitch.plan import Plan
 from lib_hybridstitch.stitch.report import Report
 
@@ -54,6 +64,14 @@ def run_flops(pair: Pair, report: Report) -> int:
         for network, kept in ((pair.large, record.tokens_large), (pair.small, record.tokens_small)):
             total += pass_flops(network.config, round(kept), record.tokens, LENGTH, record.rows)
     return total
+
+
+def foretell(pair: Pair, request: Request, settings: StitchSettings) -> Forecast:
+    """Say by counted operations what the settings will do to a request."""
+    plan, tokens = plan_for(settings, request), (request.size // (FACTOR * pair.large.config.patch_size)) ** 2
+    rows = 1 if request.cfg == 1 else 2
+    costs = StepCosts.counted(pair.large.config, pair.small.config, plan, tokens, LENGTH, rows)
+    return forecast(plan, schedule(request), costs)
 
 
 @dataclass(frozen=True)
@@ -118,6 +136,7 @@ def mask_frequency(report: Report, image: int, height: int, width: int) -> Tenso
 def report_json(pair: Pair, done: Comparison, distance: Lpips) -> dict[str, Any]:
     """Put together `report.json`; speed-ups are ratios of the medians of interleaved runs, models already loaded."""
     large, stitched = done.large.pictures, done.stitched.pictures
+    told = foretell(pair, done.request, done.settings)
     readings = [read(prompt) for prompt in done.request.prompts]
     ratios = sorted(a / b for a, b in zip(done.ms["large"], done.ms["hybridstitch"]))
     return {
@@ -154,6 +173,7 @@ def report_json(pair: Pair, done: Comparison, distance: Lpips) -> dict[str, Any]
         "lpips_small_to_large": round(float(distance(done.small.pictures, large).mean()), 4),
         "mean_mask_ratio": round(done.stitched.report.mean_mask_ratio(), 3),
         "cache_bytes": done.stitched.report.cache_bytes,
+        "forecast": {"summary": told.summary, "speedup": round(told.speedup, 3), "advice": told.advice},
         "failure": done.stitched.report.failure,
         "known_words": sorted({name for reading in readings for name in reading.names}),
         "unknown_words": sorted({word for reading in readings for word in reading.unknown}),

@@ -120,12 +120,15 @@ def test_the_command_writes_pictures_and_a_report(tmp_path, capsys):
     assert report["ms_large_only"] > 0 and report["speedup_flops"] > 1.05
     assert 0 < report["lpips_to_large"] < report["lpips_small_to_large"]
     assert report["seed"] == 7 and report["failure"] == ""
+    assert report["forecast"]["speedup"] == pytest.approx(report["speedup_flops"], rel=0.01)
+    assert report["forecast"]["advice"] == ""
 
 
 def test_identical_plans_are_at_distance_zero(tmp_path):
     assert command.main(["--steps", "2", "--repeats", "1", "--out", str(tmp_path), "--switch-step", "150"]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["lpips_to_large"] == 0 and report["psnr_to_large"] == 100
+    assert "switch_step" in report["forecast"]["advice"]
 
 
 @pytest.mark.parametrize(
