@@ -68,6 +68,11 @@ class HybridRule:
         return self.background == "small" and self.mask_ratio < 1
 
     @property
+    def begins_full(self) -> bool:
+        """Whether the stage begins with a probe; it is pointless where nothing rests on one."""
+        return self.mask_ratio > 0 or self.background == "reuse" or self.refresh_every > 0
+
+    @property
     def full_calls_small(self) -> bool:
         """Whether full passes need the small model as well, to compare with."""
         return self.score == "disagreement" and 0 < self.mask_ratio < 1
@@ -162,7 +167,7 @@ class Plan:
             previous, sigma: noise levels of the evaluation before and of this one.
         """
         if since_full is None:
-            return True
+            return self.hybrid.begins_full
         if self.hybrid.refresh_every and since_full >= self.hybrid.refresh_every:
             return True
         return any(previous > reset >= sigma for reset in self.hybrid.resets)

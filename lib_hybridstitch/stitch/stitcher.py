@@ -242,7 +242,7 @@ class Stitcher:
             rows = [self.state.rows[row].at(sigma, rule.extrapolate) for row in call.rows]
             return torch.stack(rows), None
         assert self.small is not None, "checked when the stitcher was made"
-        if rule.small_scope == "all":
+        if rule.small_scope == "all" or not tokens.shape[1]:
             record.tokens_small += share * grid.count
             small = self.small.patches(call, None, None, False)
             return small, small
@@ -307,14 +307,6 @@ class Stitcher:
                 state.scores[stream] = scores[row]
             else:
                 state.scores[stream] = state.scores[stream].index_copy(0, tokens[row], scores[row])
-        if tokens is None:
-            self._prepare(call)
-
-    def _prepare(self, call: Evaluation) -> None:
-        """Give images their first mask, so that rows of the same evaluation that come later find one."""
-        for image in {image for image, _ in call.rows}:
-            if self.state.image(image).tokens is None:
-                self._choose(self.state.image(image), call)
 
     def _choose(self, image: ImageState, call: Evaluation) -> None:
         """Turn an image's scores into its mask for the evaluation that begins."""

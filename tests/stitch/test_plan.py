@@ -72,6 +72,13 @@ def test_refresh(every, full):
     assert "".join(str(int(step.full)) for step in plan.steps(SIGMAS)[3:]) == full
 
 
+def test_there_is_no_probe_where_nothing_rests_on_it():
+    plan = make_plan(settings(handoff_step=0, mask_ratio=0.0), SIGMAS)
+    assert not any(step.full for step in plan.steps(SIGMAS)[3:])
+    corrected = make_plan(settings(handoff_step=0, mask_ratio=0.0, refresh_every=4), SIGMAS)
+    assert [step.full for step in corrected.steps(SIGMAS)[3:]] == [True, False, False, False, True, False, False]
+
+
 def test_ras_recomputes_everything_at_its_resets():
     sigmas = tuple(1 - step / 28 for step in range(28))
     plan = make_plan(settings(method="RAS", switch_step=4, handoff_step=0, mask_ratio=0.5), sigmas)
