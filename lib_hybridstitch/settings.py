@@ -33,9 +33,9 @@ _GOVERNED = (
 )  # fmt: skip
 _PRESET_ROWS: dict[str, tuple[Scalar, ...]] = {
     "Paper": ("HybridStitch", 0.29, 0.57, 0.3, 0.0, "disagreement", "small", 0.0, "all", 0, False),
-    "Quality": ("HybridStitch", 0.15, 0.0, 0.2, 0.0, "detail", "reuse", 0.7, "all", 2, False),
-    "Balanced": ("HybridStitch", 0.15, 0.0, 0.2, 0.0, "detail", "reuse", 0.7, "all", 3, False),
-    "Fast": ("HybridStitch", 0.15, 0.0, 0.0, 0.0, "detail", "reuse", 0.7, "all", 4, False),
+    "Quality": ("HybridStitch", 0.18, 0.0, 0.0, 0.0, "change", "reuse", 0.85, "all", 2, False),
+    "Balanced": ("HybridStitch", 0.21, 0.0, 0.0, 0.0, "change", "reuse", 0.7, "all", 3, False),
+    "Fast": ("HybridStitch", 0.21, 0.0, 0.0, 0.0, "change", "reuse", 0.6, "all", 5, False),
 }
 PRESETS: Mapping[str, Mapping[str, Scalar]] = MappingProxyType(
     {name: MappingProxyType(dict(zip(_GOVERNED, row, strict=True))) for name, row in _PRESET_ROWS.items()}
@@ -233,7 +233,7 @@ class StitchSettings:
     )
     refresh_every: int = _governed(
         "refresh_every",
-        "Hybrid evaluations between two full passes of the large model; 0 is never. Higher is faster and drifts "
+        "Hybrid evaluations from one full pass of the large model to the next; 0 is never. Higher is faster and drifts "
         "further; 2 to 4 is recommended with a reused background.",
         span=(0, 50, 1),
     )
