@@ -107,7 +107,8 @@ def _summary(plan: Plan, steps: Sequence[PlannedStep], speedup: float) -> str:
             continue
         text = f"{len(found)} {stage.value}"
         if stage is Stage.HYBRID:
-            text += f" at {plan.hybrid.mask_ratio:.0%} ({sum(step.full for step in found)} of them full)"
+            mask = f" at {plan.hybrid.mask_ratio:.0%}" if plan.hybrid.mask_ratio else " without mask"
+            text += f"{mask} ({sum(step.full for step in found)} of them full)"
         parts.append(text)
     return " · ".join([*parts, f"about {speedup:.1f}x"])
 
