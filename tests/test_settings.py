@@ -190,7 +190,13 @@ def test_preset_brings_its_values(label: str) -> None:
 @pytest.mark.parametrize("name", GOVERNED)
 def test_explicit_value_wins_over_preset(label: str, name: str) -> None:
     other = {**PRESETS["Paper"], "method": "RAS", "mask_ratio": 0.9, "mask_threshold": 2.0, "small_scope": "outside"}
-    other |= {"score": "change", "extrapolate": 0.5, "refresh_every": 7, "adaptive": True, "switch_step": 0.1}
+    other |= {
+        "score": "change" if PRESETS[label]["score"] == "detail" else "detail",
+        "extrapolate": 0.5,
+        "refresh_every": 7,
+        "adaptive": True,
+        "switch_step": 0.1,
+    }
     other |= {"handoff_step": 0.9, "background": {"reuse": "small", "small": "reuse"}[PRESETS[label]["background"]]}
     same = StitchSettings.from_dict({"preset": label, name: PRESETS[label][name]})
     assert same == StitchSettings.from_dict({"preset": label})
