@@ -1,6 +1,6 @@
 """The sanity race: HybridStitch's presets and its peers on one pair, the same seeds, one machine, one run.
 
-    python3 run.py bench            # about a quarter of an hour on two cores
+    python3 run.py bench            # about ten minutes on two cores
     python3 run.py bench --quick    # two minutes, for a look
 
 Distance is measured to the picture of the large model alone (Euler, same seed); time from noise to picture, one picture
