@@ -35,7 +35,7 @@ from lib_hybridstitch.demo.generate import (
     load_pair,
     plan_for,
 )
-from lib_hybridstitch.demo.measure import LOWEST_ERROR, machine, run_flops
+from lib_hybridstitch.demo.measure import PSNR_OF_EQUALS, machine, run_flops
 from lib_hybridstitch.demo.metrics import Lpips, psnr, ssim
 from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS
 from lib_hybridstitch.settings import StitchSettings
@@ -169,7 +169,7 @@ def race(pair: Pair, field: Sequence[Contender], count: int, rounds: int) -> Ite
             "lpips": round(float(far.mean()), 4),
             "lpips_low": round(low, 4),
             "lpips_high": round(high, 4),
-            "psnr": round(float(psnr(pictures, reference).clamp(max=LOWEST_ERROR).mean()), 2),
+            "psnr": round(float(psnr(pictures, reference).clamp(max=PSNR_OF_EQUALS).mean()), 2),
             "ssim": round(float(ssim(pictures, reference).mean()), 4),
             "n": count,
         }

@@ -182,7 +182,7 @@ class StitchSettings:
     switch_step: float = _governed(
         "switch_step",
         "Where the first stage ends: below 1 a fraction of the run, from 1 on whole steps, 0 at once. Later is slower "
-        "and closer to the large model, but for T-Stitch, which begins with the small one; 0.15 is recommended.",
+        "and closer to the large model, but for T-Stitch, which begins with the small one; 0.2 is recommended.",
         advanced=False,
         span=(0, MAX_STEPS, 0.01),
         whole_from_one=True,
@@ -197,7 +197,8 @@ class StitchSettings:
     )
     mask_ratio: float = _governed(
         "mask_ratio",
-        "The share of tokens the large model computes. Higher is slower and closer to it; 0.2 is recommended.",
+        "The share of tokens the large model computes in a hybrid step. Higher is slower and closer to it; 0.3 is as "
+        "published, 0 is recommended with a reused background.",
         advanced=False,
         span=(0, 1, 0.01),
     )
@@ -210,7 +211,7 @@ class StitchSettings:
     score: str = _governed(
         "score",
         "What makes a token complex: the models' disagreement, its change between evaluations, or the detail around "
-        "it. Disagreement costs a call of the small model; detail is recommended with a reused background.",
+        "it. Disagreement costs a call of the small model; change is recommended with a reused background.",
         choices=("disagreement", "change", "detail"),
     )
     background: str = _governed(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 CHANNELS = 16
 FACTOR = 8
+PAIR = Path(__file__).parent / "pair"
+"""Where the trained weights lie."""
 
 
 class Residual(nn.Module):
@@ -66,3 +71,10 @@ class Autoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Map latents (rows, 16, h, w) to pictures (rows, 3, 8h, 8w) in 0..1."""
         return (self.decoder(latents * self.deviation + self.mean) / 2 + 0.5).clamp(0, 1)
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """Load the autoencoder from a safetensors file of any floating dtype, ready for use in fp32."""
+    model = Autoencoder()
+    model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    return model.eval().requires_grad_(False)

@@ -14,7 +14,6 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from lib_hybridstitch.demo.autoencoder import FACTOR
 from lib_hybridstitch.demo.generate import SAMPLERS, Request, load_pair
 from lib_hybridstitch.demo.measure import Comparison, compare, foretell, mask_frequency, report_json
 from lib_hybridstitch.demo.metrics import Lpips
@@ -26,7 +25,6 @@ from lib_hybridstitch.stitch.report import Report
 
 EXAMPLE = "frog and red apple on blue"
 AMPLIFIED = 10
-PATCH = 2
 MORE_SETTINGS = ("preset", "kv_cache")
 """Settings offered beside those that presets govern; the rest belongs to a WebUI."""
 
@@ -101,7 +99,7 @@ def _demo(options: argparse.Namespace) -> None:
     print(
         f"{settings.method} {settings.preset}: {told.summary}", *filter(None, [told.advice]), sep="\n", file=sys.stderr
     )
-    done = _with_progress(lambda tell: compare(pair, request, settings, options.repeats, tell), options.repeats)
+    done = _with_progress(lambda tell: compare(pair, request, settings, told, options.repeats, tell), options.repeats)
     report = report_json(pair, done, distance)
     _write(options.out, done, report)
     print(json.dumps(report, indent=2) if options.json else _words(report, options.out))
@@ -139,8 +137,7 @@ def _side_by_side(pictures: Tensor) -> Tensor:
 
 
 def _row(done: Comparison, report: dict[str, object], image: int) -> SheetRow:
-    tokens = done.request.size // (PATCH * FACTOR)
-    mask = mask_frequency(done.stitched.report, image, tokens, tokens)
+    mask = mask_frequency(done.stitched, image)
     large, stitched = done.large.pictures[image], done.stitched.pictures[image]
     speed = f"{report['ms_hybridstitch']} ms · {report['speedup_wall']:.2f}x"
     panels = [

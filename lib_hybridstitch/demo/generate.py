@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.demo.autoencoder import CHANNELS, FACTOR, Autoencoder
-from lib_hybridstitch.demo.training import PAIR, load_autoencoder
+from lib_hybridstitch.demo.autoencoder import CHANNELS, FACTOR, PAIR, Autoencoder, load_autoencoder
 from lib_hybridstitch.demo.words import encode
 from lib_hybridstitch.errors import SettingsError
 from lib_hybridstitch.mmdit.checkpoint import load
@@ -41,10 +40,7 @@ class Pair:
 
 def load_pair(folder: Path = PAIR) -> Pair:
     """Load the trained pair and its autoencoder from `folder`."""
-    large, small = (
-        load(folder / f"{name}.safetensors", dtype=torch.float32).eval().requires_grad_(False)
-        for name in ("large", "small")
-    )
+    large, small = (load(folder / f"{name}.safetensors", dtype=torch.float32) for name in ("large", "small"))
     large.config.check_pair(small.config)
     return Pair(large, small, load_autoencoder(folder / "autoencoder.safetensors"))
 

@@ -27,12 +27,12 @@ from lib_hybridstitch.demo.generate import (
 )
 from lib_hybridstitch.demo.metrics import Lpips, psnr
 from lib_hybridstitch.demo.words import LENGTH, read
+from lib_hybridstitch.mmdit.tokens import TokenGrid
 from lib_hybridstitch.settings import StitchSettings
 from lib_hybridstitch.stitch.cost import Forecast, StepCosts, forecast, pass_flops
-from lib_hybridstitch.stitch.plan import Plan
 from lib_hybridstitch.stitch.report import Report
 
-LOWEST_ERROR = 100.0
+PSNR_OF_EQUALS = 100.0
 """PSNR reported for equal pictures, in dB."""
 
 
@@ -81,12 +81,12 @@ class Comparison:
     Args:
         large, small, stitched: the last result of each.
         ms: method → milliseconds of every repeat.
-        plan: what was stitched by.
+        told: what was expected of it.
     """
 
     request: Request
     settings: StitchSettings
-    plan: Plan
+    told: Forecast
     large: Result
     small: Result
     stitched: Result
@@ -101,16 +101,17 @@ def compare(
     pair: Pair,
     request: Request,
     settings: StitchSettings,
+    told: Forecast,
     repeats: int = 3,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Comparison:
     """Draw the request in three ways, interleaved and `repeats` times after one warm-up of each.
 
     Args:
+        told: the forecast, kept beside what happened.
         progress: called with the method, the evaluation and their number.
     """
-    plan = plan_for(settings, request)
-    plans = {"large": LARGE_ONLY, "small": SMALL_ONLY, "hybridstitch": plan}
+    plans = {"large": LARGE_ONLY, "small": SMALL_ONLY, "hybridstitch": plan_for(settings, request)}
     options = {"fp8_cache": settings.kv_cache == "fp8", "use_cache": settings.kv_cache != "off"}
     results: dict[str, Result] = {}
     ms: dict[str, list[float]] = {name: [] for name in plans}
@@ -124,19 +125,19 @@ def compare(
             results[name] = generate(pair, request, chosen, tell, **(options if name == "hybridstitch" else {}))
             if repeat:
                 ms[name].append(results[name].ms)
-    return Comparison(request, settings, plan, results["large"], results["small"], results["hybridstitch"], ms)
+    return Comparison(request, settings, told, results["large"], results["small"], results["hybridstitch"], ms)
 
 
-def mask_frequency(report: Report, image: int, height: int, width: int) -> Tensor | None:
-    """How often the large model computed each token between full passes, (height, width); None without masks."""
-    masks = [mask[image] for mask in report.masks.values() if mask.any()]
-    return torch.stack(masks).float().mean(0).view(height, width) if masks else None
+def mask_frequency(result: Result, image: int) -> Tensor | None:
+    """How often the large model computed each token between full passes, as the token grid; None without masks."""
+    grid = TokenGrid.of(result.latents)
+    masks = [mask[image] for mask in result.report.masks.values() if mask.any()]
+    return torch.stack(masks).float().mean(0).view(grid.height, grid.width) if masks else None
 
 
 def report_json(pair: Pair, done: Comparison, distance: Lpips) -> dict[str, Any]:
     """Put together `report.json`; speed-ups are ratios of the medians of interleaved runs, models already loaded."""
     large, stitched = done.large.pictures, done.stitched.pictures
-    told = foretell(pair, done.request, done.settings)
     readings = [read(prompt) for prompt in done.request.prompts]
     ratios = sorted(a / b for a, b in zip(done.ms["large"], done.ms["hybridstitch"]))
     return {
@@ -167,13 +168,17 @@ def report_json(pair: Pair, done: Comparison, distance: Lpips) -> dict[str, Any]
         "speedup_wall_range": [round(ratios[0], 3), round(ratios[-1], 3)],
         "repeats": len(ratios),
         "speedup_flops": round(run_flops(pair, done.large.report) / run_flops(pair, done.stitched.report), 3),
-        "psnr_to_large": round(float(psnr(stitched, large).clamp(max=LOWEST_ERROR).mean()), 2),
+        "psnr_to_large": round(float(psnr(stitched, large).clamp(max=PSNR_OF_EQUALS).mean()), 2),
         "lpips_to_large": round(float(distance(stitched, large).mean()), 4),
-        "psnr_small_to_large": round(float(psnr(done.small.pictures, large).clamp(max=LOWEST_ERROR).mean()), 2),
+        "psnr_small_to_large": round(float(psnr(done.small.pictures, large).clamp(max=PSNR_OF_EQUALS).mean()), 2),
         "lpips_small_to_large": round(float(distance(done.small.pictures, large).mean()), 4),
         "mean_mask_ratio": round(done.stitched.report.mean_mask_ratio(), 3),
         "cache_bytes": done.stitched.report.cache_bytes,
-        "forecast": {"summary": told.summary, "speedup": round(told.speedup, 3), "advice": told.advice},
+        "forecast": {
+            "summary": done.told.summary,
+            "speedup": round(done.told.speedup, 3),
+            "advice": done.told.advice,
+        },
         "failure": done.stitched.report.failure,
         "known_words": sorted({name for reading in readings for name in reading.names}),
         "unknown_words": sorted({word for reading in readings for word in reading.unknown}),

@@ -25,14 +25,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib_hybridstitch.demo.autoencoder import CHANNELS, Autoencoder
+from lib_hybridstitch.demo.autoencoder import CHANNELS, PAIR, Autoencoder, load_autoencoder
 from lib_hybridstitch.demo.scenes import SceneMaker, default_cache
 from lib_hybridstitch.demo.words import WIDTH, encode
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import FP8, FP8_LARGEST
 from lib_hybridstitch.mmdit.model import MMDiT
 
-PAIR = Path(__file__).parent / "pair"
 POSITIONS = 32
 NOISE_LOGIT = 0.4
 """Mean of the logit-normal noise levels: somewhat above the middle, where drawings find their shape."""
@@ -184,7 +183,6 @@ def train_network(name: str, minutes: float, work: Path, cache: Path, fuse: bool
         loss = _flow_loss(compiled, latents, captions, recipe.caption_dropout)
         clock.update(loss)
         _average(averaged, network, min(recipe.average, 1 + step / 10))
-    save_file({key: value.contiguous() for key, value in averaged.items()}, work / f"{name}.safetensors")
 
 
 def _flow_loss(network: Callable[..., Tensor], latents: Tensor, captions: list[str], dropout: float) -> Tensor:
@@ -305,13 +303,6 @@ def export(work: Path, folder: Path) -> None:
         save_file(stored, folder / f"{name}.safetensors", metadata={"steps": str(saved["step"])})
         size = (folder / f"{name}.safetensors").stat().st_size
         print(f"{name}: {saved['step']} steps, {size / 1e6:.1f} MB")
-
-
-def load_autoencoder(path: Path) -> Autoencoder:
-    """Load the autoencoder from a safetensors file of any floating dtype, ready for use in fp32."""
-    model = Autoencoder()
-    model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    return model.eval().requires_grad_(False)
 
 
 def main() -> None:

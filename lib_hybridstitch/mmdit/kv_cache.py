@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lib_hybridstitch.errors import StitchError
 from lib_hybridstitch.mmdit.config import MMDiTConfig
-from lib_hybridstitch.mmdit.tokens import is_shared
+from lib_hybridstitch.mmdit.tokens import scatter_
 
 RowKey = Hashable
 FP8 = torch.float8_e4m3fn
@@ -88,21 +88,20 @@ class KVCache:
         """
         group = self._group(rows)
         if fresh.tokens is None:
-            group.entries[name] = self._store(fresh)
-            return fresh.whole_keys(), fresh.whole_values()
+            keys, values = fresh.whole_keys(), fresh.whole_values()
+            group.entries[name] = self._store(keys, values, fresh.context_length)
+            return keys, values
         entry = group.entries.get(name)
         if entry is None:
             raise StitchError("a partial pass needs a full pass over the same rows before it")
         if entry.context != fresh.context_length:
             entry = group.entries[name] = _with_context(entry, fresh.context_length)
-        keys, values = self._write(entry, fresh)
-        return keys, values
+        return self._write(entry, fresh)
 
-    def _store(self, fresh: FreshKeys) -> _Entry:
-        keys, values = fresh.whole_keys(), fresh.whole_values()
+    def _store(self, keys: Tensor, values: Tensor, context: int) -> _Entry:
         if self.fp8:
             keys, values = _to_fp8(keys), _to_fp8(values)
-        return _Entry(keys, values, fresh.context_length)
+        return _Entry(keys, values, context)
 
     def _write(self, entry: _Entry, fresh: FreshKeys) -> tuple[Tensor, Tensor]:
         pairs = ((entry.keys, fresh.context_keys, fresh.keys), (entry.values, fresh.context_values, fresh.values))
@@ -193,12 +192,7 @@ def _overwrite(buffer: Tensor, fresh: FreshKeys, context: Tensor | None, tokens:
     if context is not None:
         buffer[:, :length] = context
     assert fresh.tokens is not None, "only partial passes overwrite"
-    places = fresh.tokens
-    if is_shared(places):
-        buffer.index_copy_(1, places[0] + length, tokens)
-    else:
-        index = (places + length).unsqueeze(2).expand(-1, -1, buffer.shape[2])
-        buffer.scatter_(1, index, tokens)
+    scatter_(buffer[:, length:], fresh.tokens, tokens)
 
 
 def _with_context(entry: _Entry, context: int) -> _Entry:

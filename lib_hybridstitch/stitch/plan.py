@@ -73,6 +73,11 @@ class HybridRule:
         return self.mask_ratio > 0 or self.background == "reuse" or self.refresh_every > 0
 
     @property
+    def fills_small_cache(self) -> bool:
+        """Whether the small model computes tokens outside the mask only, and so needs a full pass of its own first."""
+        return self.background == "small" and self.small_scope == "outside" and 0 < self.mask_ratio < 1
+
+    @property
     def full_calls_small(self) -> bool:
         """Whether full passes need the small model as well, to compare with."""
         return self.score == "disagreement" and 0 < self.mask_ratio < 1
@@ -150,8 +155,9 @@ class Plan:
             stage = self.stage(sigma)
             if stage is Stage.HYBRID:
                 full = self.hybrid.mask_ratio >= 1 or self.is_refresh(since_full, previous, sigma)
+                first = since_full is None and self.hybrid.fills_small_cache
+                small = (self.hybrid.full_calls_small or first) if full else self.hybrid.calls_small
                 since_full = 1 if full or since_full is None else since_full + 1
-                small = self.hybrid.full_calls_small if full else self.hybrid.calls_small
                 planned.append(PlannedStep(stage, sigma, full, small))
             else:
                 since_full = None

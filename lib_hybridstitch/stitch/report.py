@@ -97,10 +97,3 @@ class Report:
         """Share of tokens on the large model, over the hybrid evaluations; 0 when there was none."""
         hybrid = [record for record in self.evaluations() if record.stage is Stage.HYBRID]
         return sum(record.tokens_large / record.tokens for record in hybrid) / len(hybrid) if hybrid else 0.0
-
-    def stage_counts(self) -> dict[str, int]:
-        """Evaluations per stage."""
-        counts = {stage.value: 0 for stage in Stage}
-        for record in self.evaluations():
-            counts[record.stage.value] += 1
-        return counts

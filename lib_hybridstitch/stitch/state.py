@@ -118,7 +118,9 @@ class RunState:
         """State of one image, made at its first row."""
         return self.images.setdefault(index, ImageState())
 
-    def drop_caches(self) -> None:
-        """Free the keys and values."""
+    def drop(self) -> None:
+        """Free everything held; the count of evaluations goes on."""
+        self.rows.clear()
+        self.images.clear()
         self.large_cache.drop()
         self.small_cache.drop()

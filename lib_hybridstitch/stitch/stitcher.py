@@ -54,21 +54,23 @@ class Stitcher:
         and the report says why. What the large model's own full pass raises in the large stage passes untouched.
         """
         grid = TokenGrid.of(call.x, self.patch)
-        if self.report.failure:
-            return self._large_alone(call, grid)
         sigma = float(call.sigma[0])
         self._begin(call, sigma)
+        if self.report.failure:
+            return self._large_alone(call, grid, sigma)
         if self.plan.stage(sigma) is Stage.LARGE and self.plan.adaptive is None:
             return self._large_stage(call, grid, sigma)
+        record = self._record(call, grid, sigma)
         try:
-            with self.report.timed(self._record(call, grid, sigma), call.x.device) as record:
+            with self.report.timed(record, call.x.device):
                 velocity = self._by_stage(call, grid, sigma, record)
                 if not bool(torch.isfinite(velocity).all()):
                     raise StitchError(f"the stitched velocity at sigma {sigma:.3f} is not finite")
             return velocity
         except Exception as error:  # noqa: BLE001 - the picture comes first, whatever went wrong on our side
+            self.report.records.remove(record)
             self.give_up(str(error) if isinstance(error, StitchError) else f"{type(error).__name__}: {error}")
-        return self._large_alone(call, grid)
+        return self._large_alone(call, grid, sigma)
 
     def give_up(self, reason: str) -> None:
         """End the stitching: free the caches and let the large model finish the run."""
@@ -79,16 +81,15 @@ class Stitcher:
     def finish(self) -> None:
         """Free what the run held; the report stays."""
         self.report.settle()
-        self.state = RunState(large_cache=KVCache(self.fp8_cache), small_cache=KVCache(self.fp8_cache))
+        self.state.drop()
 
     # --- evaluations -------------------------------------------------------------------------------------------------
 
     def _record(self, call: Evaluation, grid: TokenGrid, sigma: float) -> Record:
         return Record(self.state.evaluation, self.plan.stage(sigma), sigma, len(call.rows), grid.count)
 
-    def _large_alone(self, call: Evaluation, grid: TokenGrid) -> Tensor:
-        last = self.report.records[-1].evaluation if self.report.records else -1
-        record = Record(last + 1, Stage.LARGE, float(call.sigma[0]), len(call.rows), grid.count, grid.count)
+    def _large_alone(self, call: Evaluation, grid: TokenGrid, sigma: float) -> Tensor:
+        record = Record(self.state.evaluation, Stage.LARGE, sigma, len(call.rows), grid.count, grid.count)
         with self.report.timed(record, call.x.device):
             return self.large.full(call, grid, True)
 
@@ -206,10 +207,11 @@ class Stitcher:
         else:
             large = self.large.patches(call, None, state.large_cache if self.use_cache else None, True)
         small = None
-        outside = rule.background == "small" and rule.small_scope == "outside"
-        if self.small is not None and (rule.full_calls_small or (outside and not state.small_cache.holds(call.rows))):
+        fills = rule.fills_small_cache and not state.small_cache.holds(call.rows)
+        if self.small is not None and (rule.full_calls_small or fills):
             record.tokens_small = grid.count
-            small = self.small.patches(call, None, state.small_cache if outside and self.use_cache else None, False)
+            cached = rule.fills_small_cache and self.use_cache
+            small = self.small.patches(call, None, state.small_cache if cached else None, False)
         self._note_cache()
         if rule.background == "reuse":
             self._remember(call, large, sigma, None)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from lib_hybridstitch.demo import command
+from lib_hybridstitch.demo.autoencoder import PAIR
 from lib_hybridstitch.demo.generate import (
     LARGE_ONLY,
     SAMPLERS,
@@ -23,7 +24,6 @@ from lib_hybridstitch.demo.generate import (
     plan_for,
     schedule,
 )
-from lib_hybridstitch.demo.training import PAIR
 from lib_hybridstitch.demo.words import encode
 from lib_hybridstitch.errors import SettingsError
 from lib_hybridstitch.settings import PRESETS, StitchSettings

@@ -243,6 +243,19 @@ def test_adaptive_srdiffusion_switches_once_settled_and_never_back():
     assert stages == sorted(stages)
 
 
+@pytest.mark.parametrize("scope", ["all", "outside"])
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("background", ["small", "reuse"])
+def test_a_run_does_what_its_plan_foretold(background, ratio, score, scope):
+    rule = HybridRule(ratio, score=score, background=background, small_scope=scope, refresh_every=3)
+    plan = Plan("x", (Segment(Stage.LARGE, 0.9), Segment(Stage.HYBRID, 0.3), Segment(Stage.SMALL, NEVER)), rule)
+    stitched = engine(plan)
+    sample(stitched)
+    happened = [(one.stage, one.tokens_large == 24, one.tokens_small > 0) for one in stitched.report.evaluations()]
+    assert happened == [(step.stage, step.full, step.small) for step in plan.steps(SIGMAS)]
+
+
 def test_a_plan_that_needs_a_small_model_says_so():
     with pytest.raises(StitchError, match="small checkpoint"):
         Stitcher(Side(random_network(LARGE)), None, hybrid(mask_ratio=0.3))
@@ -268,6 +281,10 @@ def test_the_large_model_finishes_what_we_cannot(fault):
     assert len(calls) == 1
     assert ("no more" if fault == "exception" else "not finite") in stitched.report.failure
     assert stitched.state.large_cache.bytes() == 0
+    evaluations = stitched.report.evaluations()
+    assert [(one.evaluation, one.stage, one.tokens_large) for one in evaluations] == [
+        (number, Stage.LARGE, 24) for number in range(3)
+    ]
 
 
 def test_what_the_large_model_raises_in_its_own_stage_passes_untouched():
