@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lib_hybridstitch.mmdit.kv_cache import FreshKeys, KVCache, RowKey
 from lib_hybridstitch.mmdit.model import attention as default_attention
-from lib_hybridstitch.mmdit.tokens import TokenGrid, gather, scatter_
+from lib_hybridstitch.mmdit.tokens import gather
 
 Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 TIME_SCALE = 1000.0
@@ -92,20 +92,6 @@ def run(
             image = image + (residual if tokens is None else gather(residual, tokens))
     patches: Tensor = network.final_layer(image, condition)
     return patches
-
-
-def run_to_latent(
-    network: Network, x: Tensor, sigma: Tensor, context: Tensor, pooled: Tensor, **options: Any
-) -> Tensor:
-    """Full pass as in `run`, arranged as a latent (rows, channels, H, W)."""
-    return TokenGrid.of(x, _patch(network)).to_latent(run(network, x, sigma, context, pooled, **options))
-
-
-def paste(velocity: Tensor, patches: Tensor, tokens: Tensor, grid: TokenGrid) -> Tensor:
-    """Return velocity (rows, C, H, W) with patches (rows, K, patch²·C) written at tokens (rows, K)."""
-    if tokens.shape[1] == 0:
-        return velocity
-    return grid.to_latent(scatter_(grid.to_patches(velocity), tokens, patches.to(velocity.dtype)))
 
 
 class _Attend:

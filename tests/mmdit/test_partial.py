@@ -12,8 +12,8 @@ import torch
 from lib_hybridstitch.errors import StitchError
 from lib_hybridstitch.mmdit.kv_cache import KVCache, needed_bytes
 from lib_hybridstitch.mmdit.model import MMDiT
-from lib_hybridstitch.mmdit.partial import run, run_to_latent
-from lib_hybridstitch.mmdit.tokens import gather, shared
+from lib_hybridstitch.mmdit.partial import run
+from lib_hybridstitch.mmdit.tokens import TokenGrid, gather, shared
 from tests.networks import LARGE, MEDIUM, SD3, InPlaceMMDiT, inputs, random_network
 
 SIGMA = torch.tensor([0.6, 0.6])
@@ -30,8 +30,9 @@ def test_full_pass_is_the_networks_own_forward_bit_for_bit(config, kind):
     network = random_network(config, kind=kind)
     x, context, pooled = inputs(config)
     own = network(x, SIGMA * 1000, pooled, context)
-    assert torch.equal(run_to_latent(network, x, SIGMA, context, pooled), own)
-    assert torch.equal(run_to_latent(network, x, SIGMA, context, pooled, cache=KVCache()), own)
+    for cache in (None, KVCache()):
+        patches = run(network, x, SIGMA, context, pooled, cache=cache)
+        assert torch.equal(TokenGrid.of(x).to_latent(patches), own)
 
 
 @every_network

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_hybridstitch.mmdit.partial import paste
 from lib_hybridstitch.mmdit.tokens import TokenGrid, complement, gather, is_shared, scatter_, shared
 from tests.networks import LARGE, random_network
 
@@ -44,12 +43,3 @@ def test_gather_scatter_and_complement(tokens):
 def test_shared_is_known_without_looking():
     assert is_shared(shared(torch.tensor([1, 2]), 3))
     assert not is_shared(torch.tensor([[1, 2], [1, 2]]))
-
-
-def test_paste_writes_only_the_tokens():
-    latent = torch.zeros(1, 4, 4, 4)
-    grid = TokenGrid.of(latent)
-    pasted = paste(latent, torch.ones(1, 1, 16), torch.tensor([[3]]), grid)
-    assert torch.equal(pasted[0, :, 2:, 2:], torch.ones(4, 2, 2))
-    assert float(pasted.sum()) == 16
-    assert paste(latent, torch.ones(1, 0, 16), torch.empty(1, 0, dtype=torch.long), grid) is latent
