@@ -105,6 +105,11 @@ def inspect(path: str | PathLike[str]) -> CheckpointInfo:
     return _examine(Path(path)).info
 
 
+def tensor_names(path: str | PathLike[str]) -> tuple[str, ...]:
+    """Names of all tensors of a safetensors file, from its checked header; CheckpointError when it cannot be used."""
+    return tuple(_read_header(Path(path)))
+
+
 def load(path: str | PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> MMDiT:
     """Load the transformer of a checkpoint, frozen and in evaluation mode.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from lib_hybridstitch.errors import CheckpointError, PairError
 
@@ -72,6 +74,19 @@ class MMDiTConfig:
         config = cls._read(shapes, source)
         config.check(shapes, source)
         return config
+
+    @classmethod
+    def from_module(cls, network: Any, source: str = "this network") -> MMDiTConfig:
+        """Recognise the architecture of a network of the reference structure, whoever built it.
+
+        Weights may be quantised: GGUF and bitsandbytes parameters carry the shape they stand for.
+
+        Raises:
+            CheckpointError: when it is no SD3-shaped transformer.
+        """
+        tensors = chain(network.named_parameters(), network.named_buffers())
+        shapes = {name: tuple(getattr(getattr(t, "quant_state", t), "shape", t.shape)) for name, t in tensors}
+        return cls._read(shapes, source)
 
     @classmethod
     def _read(cls, shapes: Shapes, source: str) -> MMDiTConfig:

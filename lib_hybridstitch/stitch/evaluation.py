@@ -42,6 +42,10 @@ class Evaluation:
     control: Sequence[Tensor] | None = None
     region: Tensor | None = None
 
+    def within(self, region: Tensor) -> Evaluation:
+        """The evaluation, with only the tokens of `region` (N,) bool wanted by the user."""
+        return replace(self, region=region)
+
     def part(self, chosen: Sequence[int]) -> Evaluation:
         """The evaluation of some of its rows."""
         if len(chosen) == len(self.rows):

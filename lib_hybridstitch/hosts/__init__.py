@@ -1,0 +1,1 @@
+"""One thin adapter per WebUI, and what they share."""

@@ -1,0 +1,243 @@
+"""What the extension asks of a WebUI: one protocol, which each adapter fulfils.
+
+Adapters import the host's modules inside their functions, so that this package can be read and tested without a WebUI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lib_hybridstitch.hosts.budget import Budget
+    from lib_hybridstitch.mmdit.config import MMDiTConfig
+    from lib_hybridstitch.settings import StitchSettings
+    from lib_hybridstitch.stitch.evaluation import Evaluation, Side
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A file of the host's own list.
+
+    Args:
+        title: as the host's list names it.
+        path: where it lies.
+    """
+
+    title: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a device in bytes.
+
+    Args:
+        free: what can be had without moving anything.
+        total: all there is.
+    """
+
+    free: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What the host is about to sample: one pass of one batch.
+
+    Args:
+        sigmas: full schedule of the run's step count, descending, with or without the final 0.
+        pass_sigmas: what this pass will go through of it (img2img and hires begin later).
+        latent: shape (images, channels, H, W).
+        streams: most rows per image in one evaluation (2 with guidance, 1 without, more with AND).
+        context: text tokens of the longest prompt.
+        hires: whether this is the second pass of hires fix.
+        region: (N,) bool, tokens that the user's inpaint mask touches; None for the whole picture.
+        loras: names of the LoRAs on the large model.
+        notes: sentences for the user about what else acts on the model.
+    """
+
+    sigmas: tuple[float, ...]
+    pass_sigmas: tuple[float, ...]
+    latent: tuple[int, int, int, int]
+    streams: int
+    context: int
+    hires: bool
+    region: Tensor | None
+    loras: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class SmallModel(Protocol):
+    """A second transformer, loaded once and kept."""
+
+    config: MMDiTConfig
+
+    def bytes(self) -> int:
+        """Memory of its weights."""
+        ...
+
+    def side(self) -> Side:
+        """How the engine calls it in the pass that is open."""
+        ...
+
+    def rest(self) -> None:
+        """The pass is over: go where the setting `small_device` wants it between runs."""
+        ...
+
+    def release(self) -> None:
+        """Give its memory back; it is not used again."""
+        ...
+
+
+class LargeModel(Protocol):
+    """The model whose picture is wanted: the host's own, or a file where the host cannot run it."""
+
+    config: MMDiTConfig
+    side: Side
+
+
+class Host(Protocol):
+    """A WebUI.
+
+    Every method may be called from any thread of the host; those with a `p` (the host's StableDiffusionProcessing) run
+    inside a generation. Errors of the library's own kind carry one sentence for the user.
+    """
+
+    name: str
+    default_context: int
+    """text tokens of a prompt of one chunk, for forecasts"""
+
+    def version(self) -> str:
+        """The host's own version, or ""."""
+        ...
+
+    def problem(self) -> str:
+        """Why the extension cannot work here, in one sentence, or ""."""
+        ...
+
+    def checkpoint_titles(self) -> list[str]:
+        """Every checkpoint of the host's list, by a name that `find_checkpoint` accepts."""
+        ...
+
+    def refresh_checkpoints(self) -> None:
+        """Read the checkpoint folders again."""
+        ...
+
+    def find_checkpoint(self, name: str) -> CheckpointFile:
+        """Look a checkpoint up in the host's list by title, file name or hash.
+
+        Raises:
+            CheckpointError: when the list has none of exactly that name.
+        """
+        ...
+
+    def file_hash(self, file: CheckpointFile) -> str:
+        """Short hash of a checkpoint, as the host counts it; may read the whole file once. "" where it counts none."""
+        ...
+
+    def large_config(self, settings: StitchSettings) -> MMDiTConfig | None:
+        """Architecture of the large model without loading anything; None when it cannot be known yet."""
+        ...
+
+    def schedule(self, sampler: str, scheduler: str, steps: int) -> tuple[float, ...]:
+        """Noise levels of a run, for forecasts; the host's own schedule where a model is loaded."""
+        ...
+
+    def second_device(self) -> torch.device:
+        """The device for `small_device` "second".
+
+        Raises:
+            SettingsError: when this machine has none.
+        """
+        ...
+
+    def memory(self, device: torch.device) -> Memory:
+        """Memory of a device."""
+        ...
+
+    def sampling(self, p: Any, x: Tensor, conditioning: Any) -> Sampling:
+        """Describe the pass that is about to begin.
+
+        Args:
+            p: the host's processing object.
+            x: latent (images, channels, H, W).
+            conditioning: the host's compiled prompts.
+
+        Raises:
+            StitchError: when its sampler does not tell noise levels.
+        """
+        ...
+
+    def large(self, p: Any, settings: StitchSettings) -> LargeModel:
+        """The large model of this pass."""
+        ...
+
+    def small_key(self, file: CheckpointFile, settings: StitchSettings) -> Hashable:
+        """What a loaded small model depends on: it is loaded again when this changes."""
+        ...
+
+    def small_device(self, settings: StitchSettings) -> torch.device:
+        """Where the small model computes."""
+        ...
+
+    def small_budget(self, p: Any, file: CheckpointFile, settings: StitchSettings, sampling: Sampling) -> Budget:
+        """What loading and running it will take on its device."""
+        ...
+
+    def movable(self) -> int:
+        """Bytes on the device that the host will make free by itself when something else needs them."""
+        ...
+
+    def load_small(self, file: CheckpointFile, settings: StitchSettings) -> SmallModel:
+        """Load a checkpoint's transformer beside the current model.
+
+        Raises:
+            CheckpointError: in one sentence, when the file cannot be used.
+        """
+        ...
+
+    def install(
+        self,
+        p: Any,
+        large: LargeModel,
+        small: SmallModel | None,
+        reserve: int,
+        velocity: Callable[[Evaluation], Tensor],
+    ) -> Callable[[], None]:
+        """Route the model's evaluations of this pass through `velocity`; returns what undoes it.
+
+        Args:
+            reserve: bytes that caches will take, for the host's memory manager.
+            velocity: the engine, one evaluation → velocity (rows, channels, H, W).
+        """
+        ...
+
+    def heal(self) -> None:
+        """Remove whatever an earlier run may have left on the host's model, without asking for one to be loaded."""
+        ...
+
+    def on_cfg_denoiser(self, params: Any) -> None:
+        """The host's callback before each evaluation."""
+        ...
+
+    def release(self) -> bool:
+        """Give back what the adapter itself keeps between runs; return whether there was anything."""
+        ...
+
+    def tell(self, p: Any, sentence: str) -> None:
+        """Show a sentence below the finished picture."""
+        ...
+
+    def was_stopped(self) -> bool:
+        """Whether the user has interrupted or skipped the generation."""
+        ...
+
+    def status(self, text: str) -> None:
+        """Show what is going on beside the progress bar."""
+        ...

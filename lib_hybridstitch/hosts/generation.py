@@ -1,0 +1,251 @@
+"""One generation of the host: from its settings, through every pass of every batch, to what really happened.
+
+The scope of everything that is placed on the host's model is `p.sample`: its end is reached after hires passes,
+interrupts and exceptions alike, and before other extensions work on the finished picture.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from lib_hybridstitch.errors import HybridStitchError, PairError, StitchError
+from lib_hybridstitch.hosts import budget, summary
+from lib_hybridstitch.hosts.base import Host, LargeModel, Sampling, SmallModel
+from lib_hybridstitch.hosts.patch import patch_instance
+from lib_hybridstitch.hosts.shelf import Shelf
+from lib_hybridstitch.log import get_logger
+from lib_hybridstitch.settings import StitchSettings
+from lib_hybridstitch.stitch.cost import StepCosts, forecast
+from lib_hybridstitch.stitch.evaluation import Evaluation
+from lib_hybridstitch.stitch.plan import Plan, make_plan
+from lib_hybridstitch.stitch.stitcher import Stitcher
+
+Undo = Callable[[], None]
+
+
+@dataclass
+class Pass:
+    """One pass of one batch, while it is sampled.
+
+    Args:
+        sampling: what the host said about it.
+        plan: its stages.
+        stitcher: the engine, with its report.
+        undo: takes the engine off the host's model.
+        small: the small model in use.
+    """
+
+    sampling: Sampling
+    plan: Plan
+    stitcher: Stitcher
+    undo: Undo
+    small: SmallModel | None
+
+
+@dataclass
+class Generation:
+    """What HybridStitch does in one generation (`p`) of the host.
+
+    Args:
+        host: the WebUI.
+        p: its processing object, held weakly.
+        settings: of this generation; None when they were refused, and then `stopped` says why.
+        shelf: where the small model is kept.
+        on_end: called when a batch is over.
+        comments: whether sentences go below the picture.
+        timings: whether milliseconds go into infotext.
+        stopped: why stitching ended or never began, or "".
+        small_hash: of the small checkpoint, or "" where the host has not computed it.
+        messages: what the user was told in the last batch.
+        passes: of the last batch, finished.
+    """
+
+    host: Host
+    p: weakref.ReferenceType[Any]
+    settings: StitchSettings | None
+    shelf: Shelf[SmallModel]
+    on_end: Callable[[Generation], None]
+    comments: bool = True
+    timings: bool = False
+    stopped: str = ""
+    small_hash: str = ""
+    messages: list[str] = field(default_factory=list)
+    passes: list[summary.Done] = field(default_factory=list)
+    _open: Pass | None = None
+    _unwrap: Undo | None = None
+
+    # --- the hooks, in the order in which they come ------------------------------------------------------------------
+
+    def begin_batch(self, p: Any) -> None:
+        """Prepare for one batch: everything ends with its `p.sample`."""
+        self.end_batch(p)
+        self.passes.clear()
+        self.messages.clear()
+        if self.settings is None:
+            return
+        self.stopped = ""
+
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
+            def sample(*args: Any, **kwargs: Any) -> Any:
+                try:
+                    return original(*args, **kwargs)
+                finally:
+                    self.end_batch(p)
+
+            return sample
+
+        self._unwrap = patch_instance(p, "sample", make)
+
+    def open_pass(self, p: Any, x: Tensor, conditioning: Any) -> None:
+        """Place the engine on the model for the pass that begins; whatever goes wrong leaves the large model alone."""
+        self._close_pass()
+        if self.settings is None or not self._wanted(bool(getattr(p, "is_hr_pass", False))):
+            return
+        try:
+            self._open = self._place(p, x, conditioning)
+        except Exception as error:  # noqa: BLE001 - the picture comes first, whatever went wrong on our side
+            known = isinstance(error, HybridStitchError)
+            if not known:
+                get_logger("hosts").exception("HybridStitch could not begin")
+            self.stop(p, str(error) if known else f"{type(error).__name__}: {error}")
+            self.shelf.put_back()
+
+    def end_batch(self, p: Any) -> None:
+        """Sampling is over, however it ended: take everything off the host and write down what happened."""
+        unwrap, self._unwrap = self._unwrap, None
+        if unwrap is not None:
+            unwrap()
+        opened = self._open
+        self._close_pass()
+        if unwrap is None:
+            return
+        if opened is not None and not opened.stitcher.report.records and not self.host.was_stopped():
+            self.stop(p, "the model was never called through HybridStitch, because another extension took its place")
+        for done in self.passes:
+            if done.report.failure:
+                self.stop(p, done.report.failure)
+        summary.write(p.extra_generation_params, self)
+        self.on_end(self)
+
+    def stop(self, p: Any, reason: str) -> None:
+        """Note why stitching ended or never began; the large model goes on without us."""
+        if reason == self.stopped:
+            return
+        self.stopped = reason
+        get_logger("hosts").warning("HybridStitch did not stitch, the large model makes the picture: %s", reason)
+        self.tell(p, f"HybridStitch: {reason}")
+
+    def tell(self, p: Any, sentence: str) -> None:
+        """Say something to the user, once."""
+        if sentence not in self.messages:
+            self.messages.append(sentence)
+            if self.comments:
+                self.host.tell(p, sentence)
+
+    # --- one pass ----------------------------------------------------------------------------------------------------
+
+    def _wanted(self, hires: bool) -> bool:
+        assert self.settings is not None, "asked before"
+        return self.settings.hires in ("both", "second" if hires else "first")
+
+    def _place(self, p: Any, x: Tensor, conditioning: Any) -> Pass:
+        settings = self.settings
+        assert settings is not None, "asked before"
+        self.host.heal()
+        sampling = self.host.sampling(p, x, conditioning)
+        large = self.host.large(p, settings)
+        plan = make_plan(settings, sampling.sigmas)
+        small = self._small(p, settings, large, sampling) if plan.needs_small else None
+        itemsize = self._cache_itemsize(settings, large, x)
+        reserve = budget.cache_bytes(plan, large.config, small.config if small else None, sampling, itemsize)
+        if short := budget.Budget(cache=reserve).shortage(self.host.memory(_device(large, x)), self.host.movable()):
+            raise StitchError(short)
+        self._advise(p, plan, sampling, large, small)
+        stitcher = Stitcher(
+            large.side,
+            small.side() if small else None,
+            plan,
+            large.config.patch_size,
+            fp8_cache=settings.kv_cache == "fp8",
+            use_cache=settings.kv_cache != "off",
+            keep_masks=settings.show_mask,
+        )
+        undo = self.host.install(p, large, small, reserve, _with_region(stitcher, sampling))
+        return Pass(sampling, plan, stitcher, undo, small)
+
+    def _small(self, p: Any, settings: StitchSettings, large: LargeModel, sampling: Sampling) -> SmallModel:
+        """The small model, loaded where it is not yet, after asking whether it fits."""
+        if not settings.small_checkpoint:
+            raise StitchError("this plan needs a small model: choose a small checkpoint, SD3.5-Medium for SD3.5-Large")
+        file = self.host.find_checkpoint(settings.small_checkpoint)
+        self.small_hash = self.host.file_hash(file)
+        key = self.host.small_key(file, settings)
+        if not self.shelf.holds(key):
+            need = self.host.small_budget(p, file, settings, sampling)
+            if short := need.shortage(self.host.memory(self.host.small_device(settings)), self.host.movable()):
+                raise StitchError(short)
+            self.host.status(f"HybridStitch: loading {file.path.stem}")
+        small = self.shelf.take(key, lambda: self.host.load_small(file, settings))
+        try:
+            large.config.check_pair(small.config, "the large checkpoint", file.path.name)
+        except PairError:
+            self.shelf.put_back()
+            self.shelf.release()
+            raise
+        return small
+
+    @staticmethod
+    def _cache_itemsize(settings: StitchSettings, large: LargeModel, x: Tensor) -> int:
+        if settings.kv_cache == "off":
+            return 0
+        dtype = large.side.dtype or x.dtype
+        return 1 if settings.kv_cache == "fp8" else x.new_empty((), dtype=dtype).element_size()
+
+    def _advise(self, p: Any, plan: Plan, sampling: Sampling, large: LargeModel, small: SmallModel | None) -> None:
+        """Say what acts on one model only, and when nothing can be gained."""
+        _, _, height, width = sampling.latent
+        tokens = (height // large.config.patch_size) * (width // large.config.patch_size)
+        rows = sampling.latent[0] * sampling.streams
+        costs = StepCosts.counted(large.config, small.config if small else None, plan, tokens, sampling.context, rows)
+        advice = forecast(plan, sampling.pass_sigmas, costs).advice
+        for sentence in (*sampling.notes, advice):
+            if sentence:
+                self.tell(p, f"HybridStitch: {sentence}")
+        if small is not None and sampling.loras:
+            names = ", ".join(sampling.loras)
+            self.tell(p, f"HybridStitch: LoRA {names} acts on the large model only; the small model draws without it.")
+
+    def _close_pass(self) -> None:
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        opened.undo()
+        opened.stitcher.finish()
+        if opened.small is not None:
+            opened.small.rest()
+            self.shelf.put_back()
+        report = opened.stitcher.report
+        if report.records:
+            patch, used_small = opened.stitcher.patch, opened.small is not None
+            self.passes.append(summary.Done(opened.sampling, opened.plan.method, report, patch, used_small))
+
+
+def _device(large: LargeModel, x: Tensor) -> Any:
+    return large.side.device or x.device
+
+
+def _with_region(stitcher: Stitcher, sampling: Sampling) -> Callable[[Evaluation], Tensor]:
+    """The engine, told in every evaluation which tokens the user wants painted."""
+    if sampling.region is None:
+        return stitcher.velocity
+    region = sampling.region
+
+    def velocity(call: Evaluation) -> Tensor:
+        return stitcher.velocity(call.within(region.to(call.x.device)))
+
+    return velocity

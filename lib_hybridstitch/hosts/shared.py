@@ -1,0 +1,247 @@
+"""What A1111 and the Forge family have in common; they keep the same names for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_hybridstitch.errors import CheckpointError, SettingsError, StitchError
+from lib_hybridstitch.hosts.base import CheckpointFile, Memory, Sampling
+
+DEFAULT_SHIFT = 3.0
+"""The shift that SD3's schedule is made with."""
+
+
+def assumed_schedule(steps: int) -> tuple[float, ...]:
+    """SD3's plain schedule of `steps` noise levels, for forecasts while no model is loaded; without the final 0."""
+    levels = (1 - step / steps for step in range(steps))
+    return tuple(DEFAULT_SHIFT * level / (1 + (DEFAULT_SHIFT - 1) * level) for level in levels)
+
+
+class SharedHost:
+    """The part of an adapter that is the same in both families."""
+
+    name = ""
+    default_context = 154
+
+    def problem(self) -> str:
+        """Why the extension cannot work here; these hosts can."""
+        return ""
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def checkpoint_titles(self) -> list[str]:
+        """Every checkpoint of the host's list, by the host's own short name."""
+        from modules import sd_models
+
+        return [info.name_for_extra for info in sd_models.checkpoints_list.values()]
+
+    def refresh_checkpoints(self) -> None:
+        """Read the checkpoint folders again."""
+        from modules import sd_models
+
+        sd_models.list_models()
+
+    def find_checkpoint(self, name: str) -> CheckpointFile:
+        """Look a checkpoint up in the host's list.
+
+        Raises:
+            CheckpointError: when the list has none of exactly that name; the host itself would take a near miss.
+        """
+        from modules import sd_models
+
+        info = sd_models.get_closet_checkpoint_match(name)
+        names = (
+            [] if info is None else [*info.ids, info.title, info.name, info.name_for_extra, Path(info.filename).name]
+        )
+        if name not in names:
+            near = f"; did you mean {info.name_for_extra}?" if info is not None else ""
+            raise CheckpointError(
+                f"{name}: is not in the WebUI's list of checkpoints, refresh the list or choose another one{near}"
+            )
+        return CheckpointFile(info.title, Path(info.filename))
+
+    def file_hash(self, file: CheckpointFile) -> str:
+        """Short hash of a checkpoint, from the host's cache or computed into it; "" under --no-hashing."""
+        from modules import hashes, sd_models
+
+        info = sd_models.get_closet_checkpoint_match(file.title)
+        digest = hashes.sha256(str(file.path), f"checkpoint/{info.name if info else file.path.name}")
+        return digest[:10] if digest else ""
+
+    # --- schedules ---------------------------------------------------------------------------------------------------
+
+    def schedule(self, sampler: str, scheduler: str, steps: int) -> tuple[float, ...]:
+        """The host's own schedule where a model is loaded and the sampler has one, else SD3's plain one."""
+        from modules import sd_models, sd_samplers
+
+        model = sd_models.model_data.sd_model
+        if model is None or sampler not in sd_samplers.all_samplers_map:
+            return assumed_schedule(steps)
+        made = sd_samplers.create_sampler(sampler, model)
+        if not hasattr(made, "get_sigmas"):
+            return assumed_schedule(steps)
+        request = SimpleNamespace(
+            scheduler=scheduler,
+            hr_scheduler=scheduler,
+            is_hr_pass=False,
+            sampler_noise_scheduler_override=None,
+            extra_generation_params={},
+            steps=steps,
+        )
+        return _levels(made.get_sigmas(request, steps))
+
+    def sampling(self, p: Any, x: Tensor, conditioning: Any) -> Sampling:
+        """Describe the pass that is about to begin.
+
+        Raises:
+            StitchError: when its sampler hands over timesteps instead of noise levels.
+        """
+        if not hasattr(p.sampler, "get_sigmas"):
+            raise StitchError(
+                f"the sampler {p.sampler_name} does not work with noise levels, so there is nothing to place the "
+                "stages on; choose another one, such as Euler or DPM++ 2M"
+            )
+        hires = bool(getattr(p, "is_hr_pass", False))
+        parts = max((len(image) for image in conditioning.batch), default=1)
+        shape = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
+        return Sampling(
+            sigmas=_levels(p.sampler.get_sigmas(p, p.steps)),
+            pass_sigmas=self._pass_sigmas(p, hires),
+            latent=shape,
+            streams=parts + self._has_uncond(p, hires),
+            context=_longest(conditioning, self.default_context),
+            hires=hires,
+            region=None if hires else _region(getattr(p, "nmask", None), shape),
+            loras=self._loras(p),
+            notes=self._notes(p),
+        )
+
+    def _pass_sigmas(self, p: Any, hires: bool) -> tuple[float, ...]:
+        """The part of the schedule that this pass goes through, by the host's own arithmetic."""
+        from modules import sd_samplers_common
+
+        if not hires and not hasattr(p, "init_latent"):
+            return _levels(p.sampler.get_sigmas(p, p.steps))
+        wanted = (p.hr_second_pass_steps or p.steps) if hires else None
+        steps, encoded = sd_samplers_common.setup_img2img_steps(p, wanted)
+        return _levels(p.sampler.get_sigmas(p, steps)[steps - encoded - 1 :])
+
+    def _has_uncond(self, p: Any, hires: bool) -> bool:
+        raise NotImplementedError
+
+    def _loras(self, p: Any) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def _notes(self, p: Any) -> tuple[str, ...]:
+        refiner = getattr(p, "refiner_checkpoint", None)
+        if refiner in (None, "", "None", "none"):
+            return ()
+        return (f"the refiner replaces the model by {refiner} at its switch; nothing is stitched from there on.",)
+
+    # --- devices and messages ----------------------------------------------------------------------------------------
+
+    def second_device(self) -> torch.device:
+        """The device named by the command line, else the second CUDA device.
+
+        Raises:
+            SettingsError: when this machine has none.
+        """
+        from modules import shared
+
+        named = getattr(shared.cmd_opts, "hybridstitch_second_device", None)
+        if named:
+            try:
+                device = torch.device(named)
+                torch.empty(0, device=device)
+            except (RuntimeError, AssertionError) as error:
+                raise SettingsError(
+                    f"small_device is 'second', but --hybridstitch-second-device {named} is no device of this machine; "
+                    "name one such as cuda:1 or cpu.",
+                    "small_device",
+                ) from error
+            return device
+        if torch.cuda.device_count() > 1:
+            return torch.device("cuda", 1)
+        raise SettingsError(
+            "small_device is 'second', but this machine has one device; choose keep or park, or name a device with "
+            "--hybridstitch-second-device.",
+            "small_device",
+        )
+
+    def memory(self, device: torch.device) -> Memory:
+        """Memory of a device; main memory for the CPU."""
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            return Memory(free + held, total)
+        import psutil
+
+        memory = psutil.virtual_memory()
+        return Memory(memory.available, memory.total)
+
+    def tell(self, p: Any, sentence: str) -> None:
+        """Show a sentence below the finished picture."""
+        p.comment(sentence)
+
+    def status(self, text: str) -> None:
+        """Show what is going on beside the progress bar."""
+        from modules import shared
+
+        shared.state.textinfo = text
+
+    def was_stopped(self) -> bool:
+        """Whether the user has interrupted or skipped the generation."""
+        from modules import shared
+
+        return bool(shared.state.interrupted or shared.state.skipped)
+
+
+def _levels(sigmas: Tensor) -> tuple[float, ...]:
+    return tuple(float(sigma) for sigma in sigmas)
+
+
+def _longest(conditioning: Any, default: int) -> int:
+    """Text tokens of the longest prompt of a compiled batch."""
+    lengths = [_tokens(schedule.cond) for image in conditioning.batch for part in image for schedule in part.schedules]
+    return max(lengths, default=default)
+
+
+def _tokens(cond: Any) -> int:
+    tokens = cond["crossattn"] if isinstance(cond, dict) else cond
+    return int(tokens.shape[0])
+
+
+def _region(mask: Tensor | None, latent: Sequence[int], patch: int = 2) -> Tensor | None:
+    """Which tokens (N,) a latent inpaint mask (channels, H, W) or (1, channels, H, W), 1 where painted, touches."""
+    if mask is None or tuple(mask.shape[-2:]) != tuple(latent[-2:]):
+        return None
+    painted = mask.reshape(-1, *mask.shape[-2:]).amax(0)[None, None].float()
+    return torch.nn.functional.max_pool2d(painted, patch).flatten() > 0
+
+
+def foreign_forward(network: Any, forward: Callable[..., Any]) -> str:
+    """The module that has replaced a network's forward pass, on the instance or its class, or ""."""
+    own = type(network).__module__
+    module = str(getattr(forward, "__module__", "") or "")
+    return "" if module == own else module
+
+
+def foreign_note(module: str) -> str:
+    """What happens when somebody else has replaced the large model's forward pass."""
+    return (
+        f"another accelerator ({module}) has replaced the large model's forward pass: its full steps go through it, "
+        "masked steps do not; turn one of the two off for predictable pictures."
+    )
+
+
+def loaded_lora_names() -> tuple[str, ...]:
+    """Names of the LoRAs that A1111's own Lora extension has applied."""
+    networks = getattr(sys.modules.get("networks"), "loaded_networks", ())
+    return tuple(str(network.name) for network in networks)

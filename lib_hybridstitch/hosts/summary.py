@@ -1,0 +1,142 @@
+"""What happened in a generation, in words for infotext and in figures for `/last-run` and the panel."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lib_hybridstitch import __version__
+from lib_hybridstitch.stitch.plan import Stage
+from lib_hybridstitch.stitch.report import Record, Report
+
+if TYPE_CHECKING:
+    from lib_hybridstitch.hosts.base import Sampling
+    from lib_hybridstitch.hosts.generation import Generation
+
+HAPPENED = "HybridStitch"
+HASH = "HybridStitch small hash"
+TIMINGS = "HybridStitch timings"
+VERSION = "HybridStitch version"
+STOPPED = "HybridStitch stopped"
+RUN_KEYS = (HAPPENED, HASH, TIMINGS, VERSION, STOPPED)
+"""Infotext keys that record a run; they are never read back."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished pass, without the networks it ran on.
+
+    Args:
+        sampling: what the host said about it.
+        method: whose plan it followed.
+        report: what happened.
+        patch: edge of a token in latent pixels.
+        used_small: whether a small model was loaded for it.
+    """
+
+    sampling: Sampling
+    method: str
+    report: Report
+    patch: int
+    used_small: bool
+
+
+def write(infotext: MutableMapping[str, Any], generation: Generation) -> None:
+    """Record in infotext what happened, and why not where it did not; what an earlier batch left is replaced."""
+    for key in RUN_KEYS:
+        infotext.pop(key, None)
+    if generation.passes:
+        infotext[HAPPENED] = "; ".join(_sentence(done) for done in generation.passes)
+        if generation.small_hash and any(done.used_small for done in generation.passes):
+            infotext[HASH] = generation.small_hash
+        if generation.timings:
+            infotext[TIMINGS] = "; ".join(_timings(done.report) for done in generation.passes)
+    if generation.stopped:
+        infotext[STOPPED] = generation.stopped
+    infotext[VERSION] = __version__
+
+
+def _sentence(done: Done) -> str:
+    """Steps per stage and the mean mask, such as "6 large, 22 hybrid (8 full, mask 30 %)"."""
+    steps = done.report.evaluations()
+    parts = []
+    for stage in Stage:
+        found = [step for step in steps if step.stage is stage]
+        if not found:
+            continue
+        text = f"{len(found)} {stage.value}"
+        if stage is Stage.HYBRID:
+            full = sum(step.tokens_large >= step.tokens for step in found)
+            masked = [step.tokens_large / step.tokens for step in found if step.tokens_large < step.tokens]
+            share = sum(masked) / len(masked) if masked else 0.0
+            text += f" ({full} full, mask {share:.0%})".replace("%", " %")
+        parts.append(text)
+    return ("hires " if done.sampling.hires else "") + ", ".join(parts)
+
+
+def _timings(report: Report) -> str:
+    steps = report.evaluations()
+    sums = [(stage, [step.ms for step in steps if step.stage is stage]) for stage in Stage]
+    return ", ".join(f"{stage.value} {sum(times):.0f} ms" for stage, times in sums if times)
+
+
+def speedup(steps: Sequence[Record]) -> float | None:
+    """Measured speed-up of a pass: what it would have taken at the pace of its full large steps, over what it took.
+
+    None where the large model never made a step of its own, so that there is nothing to compare with.
+    """
+    large = [step.ms for step in steps if step.stage is Stage.LARGE]
+    total = sum(step.ms for step in steps)
+    return len(steps) * median(large) / total if large and total else None
+
+
+def figures(generation: Generation) -> dict[str, Any]:
+    """The last run as JSON: settings, timeline, masks and messages; no prompts and no pictures."""
+    return {
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "version": __version__,
+        "host": generation.host.name,
+        "settings": generation.settings.to_dict() if generation.settings else None,
+        "small_hash": generation.small_hash,
+        "stopped": generation.stopped,
+        "messages": list(generation.messages),
+        "passes": [_pass_figures(done) for done in generation.passes],
+    }
+
+
+def _pass_figures(done: Done) -> dict[str, Any]:
+    report, sampling = done.report, done.sampling
+    images, _, height, width = sampling.latent
+    steps = report.evaluations()
+    patch = done.patch
+    return {
+        "hires": sampling.hires,
+        "method": done.method,
+        "happened": _sentence(done),
+        "images": images,
+        "grid": [height // patch, width // patch],
+        "steps": [_step_figures(step, report.masks.get(step.evaluation)) for step in steps],
+        "speedup": speedup(steps),
+        "mean_mask_ratio": report.mean_mask_ratio(),
+        "cache_bytes": report.cache_bytes,
+        "stopped": report.failure,
+    }
+
+
+def _step_figures(step: Record, mask: Tensor | None) -> dict[str, Any]:
+    return {
+        "evaluation": step.evaluation,
+        "stage": step.stage.value,
+        "sigma": step.sigma,
+        "rows": step.rows,
+        "tokens": step.tokens,
+        "tokens_large": step.tokens_large,
+        "tokens_small": step.tokens_small,
+        "ms": step.ms,
+        "mask": None if mask is None else [row.nonzero().flatten().tolist() for row in mask],
+    }
