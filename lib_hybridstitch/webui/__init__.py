@@ -1,0 +1,1 @@
+"""Gradio and script callbacks: the doors of the extension."""

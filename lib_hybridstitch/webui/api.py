@@ -1,0 +1,172 @@
+"""The extension's own routes: what can be set, what would happen, and what did happen."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Body, Depends, FastAPI, HTTPException, Request
+
+from lib_hybridstitch import __version__
+from lib_hybridstitch.errors import HybridStitchError, SettingsError
+from lib_hybridstitch.mmdit import checkpoint
+from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.settings import PRESETS, StitchSettings
+from lib_hybridstitch.stitch.cost import StepCosts, forecast
+from lib_hybridstitch.stitch.plan import PlannedStep, make_plan
+
+if TYPE_CHECKING:
+    from lib_hybridstitch.webui.extension import Extension
+
+ROOT = "/hybridstitch/v1"
+LATENT_FACTOR = 8
+RUN_LIMITS: dict[str, tuple[type, Any, float, float]] = {
+    "steps": (int, 28, 1, 150),
+    "width": (int, 1024, 64, 2048),
+    "height": (int, 1024, 64, 2048),
+    "cfg_scale": (float, 5.0, 1, 30),
+    "batch_size": (int, 1, 1, 64),
+}
+"""Numbers of a run that a forecast depends on: type, default, least and most."""
+
+
+class UnavailableError(HybridStitchError):
+    """A forecast cannot be made yet, because the large model is not known."""
+
+
+def schema() -> dict[str, Any]:
+    """What can be set: JSON Schema of the settings, the presets' values, and the order of positional arguments."""
+    settings = StitchSettings.json_schema()
+    return {
+        "version": __version__,
+        "settings": settings,
+        "positions": list(settings["properties"]),
+        "presets": {name: dict(values) for name, values in PRESETS.items()},
+    }
+
+
+def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
+    """What would happen in a run, without running it.
+
+    Args:
+        request: {"settings": {...}, "steps", "width", "height", "cfg_scale", "batch_size", "sampler", "scheduler"}, all
+            optional.
+
+    Raises:
+        SettingsError: for anything that is not allowed, in one sentence that names the key.
+        CheckpointError: when a named checkpoint cannot be used.
+        PairError: when the two models cannot be stitched.
+        UnavailableError: while no large model is loaded or chosen.
+    """
+    run = _run_of(request)
+    given = request.get("settings", {})
+    settings = extension.settings([dict(given) if isinstance(given, Mapping) else given])
+    sigmas = extension.host.schedule(run["sampler"], run["scheduler"], run["steps"])
+    made = make_plan(settings, sigmas)
+    large = extension.host.large_config(settings)
+    if large is None:
+        raise UnavailableError("No model is loaded yet; generate once, or choose a checkpoint, to get a forecast.")
+    small = _small_config(extension, settings, large) if made.needs_small else None
+    tokens = _tokens(run["width"], large.patch_size) * _tokens(run["height"], large.patch_size)
+    rows = run["batch_size"] * (1 if run["cfg_scale"] == 1 else 2)
+    costs = StepCosts.counted(large, small, made, tokens, extension.host.default_context, rows)
+    told = forecast(made, sigmas, costs)
+    missing = "Choose a small checkpoint: this plan needs one." if made.needs_small and small is None else ""
+    return {
+        "summary": told.summary,
+        "advice": missing or told.advice,
+        "speedup": told.speedup,
+        "settings": settings.to_dict(),
+        "tokens": tokens,
+        "steps": [_step(step, made.hybrid.mask_ratio) for step in told.steps],
+    }
+
+
+def _step(step: PlannedStep, mask_ratio: float) -> dict[str, Any]:
+    large = {"large": 1.0, "small": 0.0}.get(step.stage.value, 1.0 if step.full else mask_ratio)
+    return {"stage": step.stage.value, "sigma": step.sigma, "large": large, "small": step.small}
+
+
+def _tokens(pixels: int, patch: int) -> int:
+    return pixels // LATENT_FACTOR // patch
+
+
+def _small_config(extension: Extension, settings: StitchSettings, large: MMDiTConfig) -> MMDiTConfig | None:
+    """Architecture of the small checkpoint from its header; None while none is chosen."""
+    if not settings.small_checkpoint:
+        return None
+    path = extension.host.find_checkpoint(settings.small_checkpoint).path
+    if path.suffix.lower() == ".gguf":
+        return None  # only the host's loader reads it, and a forecast loads nothing
+    config = checkpoint.inspect(path).config
+    large.check_pair(config, "the large checkpoint", path.name)
+    return config
+
+
+def _run_of(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The run of a request, checked, with defaults for what is missing."""
+    known = (*RUN_LIMITS, "sampler", "scheduler", "settings")
+    for key in request:
+        if key not in known:
+            raise SettingsError(f"There is no field {str(key)[:64]!r}; the fields are {', '.join(known)}.", str(key))
+    run: dict[str, Any] = {}
+    for name, (kind, default, low, high) in RUN_LIMITS.items():
+        value = request.get(name, default)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not low <= value <= high or (kind is int and value != int(value)):
+            whole = "a whole number" if kind is int else "a number"
+            raise SettingsError(f"{name} is {str(value)[:64]!r}, but must be {whole} from {low} to {high}.", name)
+        run[name] = kind(value)
+    for name, default in (("sampler", "Euler"), ("scheduler", "Automatic")):
+        value = request.get(name, default)
+        if not isinstance(value, str):
+            raise SettingsError(f"{name} is {str(value)[:64]!r}, but must be a text.", name)
+        run[name] = value
+    return run
+
+
+def add_routes(app: FastAPI, extension: Extension, credentials: str | None) -> None:
+    """Register the routes on the host's application.
+
+    Args:
+        app: the host's FastAPI application.
+        extension: this load of the extension.
+        credentials: the host's --api-auth, "user:password" pairs with commas between, which the routes then ask for.
+    """
+
+    def allowed(request: Request) -> None:
+        if credentials and not _authorised(request.headers.get("authorization", ""), credentials):
+            raise HTTPException(401, "Give the user name and password of --api-auth.")
+
+    def read_plan(request: dict[str, Any] = Body(...)) -> dict[str, Any]:  # noqa: B008 - fastapi's way
+        try:
+            return plan(extension, request)
+        except UnavailableError as error:
+            raise HTTPException(503, str(error)) from error
+        except HybridStitchError as error:
+            raise HTTPException(422, str(error)) from error
+
+    def read_last_run() -> dict[str, Any]:
+        if extension.last_run is None:
+            raise HTTPException(404, "Nothing has been stitched yet.")
+        return extension.last_run
+
+    guard = [Depends(allowed)]
+    app.router.routes[:] = [route for route in app.router.routes if not getattr(route, "path", "").startswith(ROOT)]
+    app.add_api_route(f"{ROOT}/schema", schema, methods=["GET"], dependencies=guard)
+    app.add_api_route(f"{ROOT}/plan", read_plan, methods=["POST"], dependencies=guard)
+    app.add_api_route(f"{ROOT}/last-run", read_last_run, methods=["GET"], dependencies=guard)
+
+
+def _authorised(header: str, credentials: str) -> bool:
+    """Whether a Basic authorization header carries one of the host's user:password pairs."""
+    scheme, _, encoded = header.partition(" ")
+    try:
+        given = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    pairs = [pair.strip().encode() for pair in credentials.split(",") if pair.strip()]
+    return scheme.lower() == "basic" and any(secrets.compare_digest(given, pair) for pair in pairs)

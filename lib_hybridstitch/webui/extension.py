@@ -1,0 +1,145 @@
+"""The extension as one load of its script: what it keeps between generations, and what each hook of the host does."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lib_hybridstitch.errors import SettingsError
+from lib_hybridstitch.hosts import summary
+from lib_hybridstitch.hosts.base import Host, SmallModel
+from lib_hybridstitch.hosts.generation import Generation
+from lib_hybridstitch.hosts.shelf import Shelf
+from lib_hybridstitch.log import get_logger
+from lib_hybridstitch.settings import StitchSettings, specs
+from lib_hybridstitch.webui import xyz
+from lib_hybridstitch.webui.options import Options
+
+
+class Extension:
+    """One load of the extension. Both Script instances (txt2img and img2img) hand their hooks to the same one.
+
+    Args:
+        host: the WebUI.
+        options: reads the settings page.
+    """
+
+    def __init__(self, host: Host, options: Callable[[], Options]) -> None:
+        self.host = host
+        self.options = options
+        self.shelf: Shelf[SmallModel] = Shelf()
+        self.last_run: dict[str, Any] | None = None
+        self._generations: list[Generation] = []
+
+    # --- hooks of a generation, in the order in which they come -------------------------------------------------------
+
+    def before_process(self) -> None:
+        """Undo what a generation that died may have left; runs whether or not the accordion is ticked."""
+        self.host.heal()
+
+    def process(self, p: Any, args: Sequence[Any]) -> None:
+        """Read and check the settings; nothing is placed on the model yet."""
+        self._forget(p)
+        try:
+            settings = self.settings(args, xyz.changes(p))
+        except SettingsError as error:
+            self._refuse(p, args, error)
+            return
+        if not settings.enabled:
+            return
+        if problem := self.host.problem():
+            self._note(p, settings).stop(p, problem)
+            return
+        self._note(p, settings)
+        p.extra_generation_params.update(settings.to_infotext())
+
+    def process_batch(self, p: Any) -> None:
+        """Prepare for a batch."""
+        if generation := self._of(p):
+            generation.begin_batch(p)
+
+    def process_before_every_sampling(self, p: Any, x: Any, conditioning: Any) -> None:
+        """Place the engine on the model for the pass that begins."""
+        if generation := self._of(p):
+            generation.open_pass(p, x, conditioning)
+
+    def postprocess(self, p: Any) -> None:
+        """The generation is over."""
+        self._forget(p)
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    def settings(self, args: Sequence[Any], changes: Mapping[str, Any] | None = None) -> StitchSettings:
+        """Settings from script arguments, with X/Y/Z changes and the settings page's small checkpoint.
+
+        Raises:
+            SettingsError: for anything that is not allowed.
+        """
+        given = args if args and isinstance(args[0], Mapping) else [_named(args)]
+        settings = StitchSettings.from_args(given)
+        if changes:
+            settings = settings.with_changes(changes)
+        if settings.enabled and not settings.small_checkpoint:
+            settings = settings.with_changes({"small_checkpoint": self.options().small_checkpoint})
+        return settings
+
+    def release(self) -> bool:
+        """Give back the memory of every model that the extension keeps; return whether there was one."""
+        small = self.shelf.release()
+        return self.host.release() or small
+
+    def release_in_words(self) -> str:
+        """`release`, for the panel's button."""
+        return "Released." if self.release() else "Nothing was loaded."
+
+    def close(self) -> None:
+        """The script is unloaded: leave nothing behind."""
+        for generation in self._generations:
+            if (p := generation.p()) is not None:
+                generation.end_batch(p)
+        self._generations.clear()
+        self.host.heal()
+        self.release()
+
+    def _note(self, p: Any, settings: StitchSettings | None) -> Generation:
+        options = self.options()
+        generation = Generation(
+            self.host, weakref.ref(p), settings, self.shelf, self._finished, options.comments, options.timings
+        )
+        self._generations.append(generation)
+        return generation
+
+    def _refuse(self, p: Any, args: Sequence[Any], error: SettingsError) -> None:
+        """Tell the user, unless the extension is off anyway; a dict that does not say so may be mistyped."""
+        first = args[0] if args else None
+        if first is False or (isinstance(first, Mapping) and first.get("enabled") is False):
+            get_logger("webui").warning("HybridStitch is off, but: %s", error)
+            return
+        generation = self._note(p, None)
+        generation.stop(p, str(error))
+        p.extra_generation_params[summary.STOPPED] = generation.stopped
+        self._finished(generation)
+
+    def _finished(self, generation: Generation) -> None:
+        self.last_run = summary.figures(generation)
+
+    def _of(self, p: Any) -> Generation | None:
+        """The generation of this very object; other extensions generate in between with objects of their own."""
+        return next((generation for generation in self._generations if generation.p() is p), None)
+
+    def _forget(self, p: Any) -> None:
+        """Drop the generation of `p`, and those whose object is gone."""
+        self._generations = [known for known in self._generations if known.p() not in (None, p)]
+
+
+def _named(args: Sequence[Any]) -> dict[str, Any]:
+    """Positional arguments by name; None stands for "not given".
+
+    Raises:
+        SettingsError: when there are more than settings.
+    """
+    names = list(specs())
+    if len(args) > len(names):
+        raise SettingsError(f"{len(args)} values were given by position, but there are {len(names)} settings.")
+    return {name: value for name, value in zip(names, args, strict=False) if value is not None}

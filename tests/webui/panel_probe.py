@@ -1,0 +1,183 @@
+"""Started inside an environment with a real gradio: builds the panel, uses it, and prints what came of it as JSON.
+
+The WebUI's own widgets are played as its two flavours have them: a class of accordion beside gradio 3, a function
+beside gradio 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import types
+from typing import Any
+
+import gradio as gr
+
+from lib_hybridstitch.errors import CheckpointError
+from lib_hybridstitch.settings import PRESETS, StitchSettings, specs
+
+OLD = gr.__version__.startswith("3.")
+if not OLD:
+    import gradio.component_meta
+
+    gradio.component_meta.create_or_modify_pyi = lambda *_: (
+        None
+    )  # it writes a file beside this one, as WebUIs prevent too
+
+
+class Host:
+    """As much of a WebUI as the panel asks for."""
+
+    def __init__(self, problem: str = "") -> None:
+        self.trouble, self.titles = problem, ["large.safetensors [abc]", "medium.safetensors"]
+
+    def problem(self) -> str:
+        return self.trouble
+
+    def checkpoint_titles(self) -> list[str]:
+        if self.trouble:
+            raise RuntimeError("not to be asked in a WebUI that cannot be used")
+        return list(self.titles)
+
+    def refresh_checkpoints(self) -> None:
+        self.titles.append("new.safetensors")
+
+
+class Accordion(gr.Checkbox):
+    """A hidden checkbox with a fold."""
+
+    def __init__(self, value: bool, label: str, elem_id: str) -> None:
+        super().__init__(value, label=label, elem_id=f"{elem_id}-checkbox", visible=False)
+        self.accordion = gr.Accordion(label, open=value, elem_id=elem_id)
+
+    def __enter__(self) -> Accordion:
+        self.accordion.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.accordion.__exit__(*error)
+
+    def get_block_name(self) -> str:
+        return "checkbox"
+
+
+class ToolButton(gr.Button):
+    """A small button with a tooltip."""
+
+    def __init__(self, value: str, elem_id: str, tooltip: str) -> None:
+        super().__init__(value, elem_id=elem_id)
+        self.webui_tooltip = tooltip
+
+    def get_block_name(self) -> str:
+        return "button"
+
+
+class FormRow(gr.Row):
+    """A row."""
+
+    def get_block_name(self) -> str:
+        return "row"
+
+
+def play_host_modules() -> None:
+    """Put `modules.ui_components` where the panel imports it from."""
+    widgets = types.ModuleType("modules.ui_components")
+    accordion = Accordion if OLD else (lambda value=None, **given: Accordion(value=value, **given))
+    widgets.__dict__.update(InputAccordion=accordion, ToolButton=ToolButton, FormRow=FormRow)
+    sys.modules["modules"] = types.ModuleType("modules")
+    sys.modules["modules.ui_components"] = widgets
+
+
+def describe(control: Any) -> dict[str, Any]:
+    """What a WebUI reads of a control."""
+    shown = {field: getattr(control, field, None) for field in ("label", "info", "value", "minimum", "maximum", "step")}
+    choices = [choice[1] if isinstance(choice, tuple) else choice for choice in getattr(control, "choices", None) or []]
+    return {"kind": type(control).__name__, "elem_id": control.elem_id, "choices": choices, **shown}
+
+
+def html_of(demo: gr.Blocks) -> list[str]:
+    """Every piece of HTML on the page."""
+    return [block.value for block in demo.blocks.values() if isinstance(block, gr.HTML)]
+
+
+def listens(dependency: dict[str, Any], control: Any, event: str) -> bool:
+    """Whether an entry of the page's configuration belongs to this event."""
+    if OLD:
+        return dependency["targets"] == [control._id] and dependency["trigger"] == event
+    return (control._id, event) in dependency["targets"]
+
+
+def use(demo: gr.Blocks, control: Any, event: str, *values: Any) -> list[Any]:
+    """What the page gets back when a user's deed on `control` hands `values` over."""
+    dependencies = demo.get_config_file()["dependencies"]
+    (at,) = (i for i, item in enumerate(dependencies) if listens(item, control, event))
+    if OLD:
+        done = asyncio.run(demo.process_api(fn_index=at, inputs=list(values), state={}))
+    else:
+        from gradio.state_holder import SessionState
+
+        done = asyncio.run(demo.process_api(demo.fns[at], inputs=list(values), state=SessionState(demo)))
+    return list(done["data"])
+
+
+def release_twice() -> Any:
+    """A release that works once, and then says why it does not."""
+    said = iter(["Freed 5.1 GB <b>."])
+
+    def release() -> str:
+        for sentence in said:
+            return sentence
+        raise CheckpointError("Nothing is loaded.")
+
+    return release
+
+
+def main() -> None:
+    """Build both tabs and the API's extra copy, and try every event."""
+    play_host_modules()
+    from lib_hybridstitch.webui import panel
+
+    host, release = Host(), release_twice()
+    ids = {tab: (lambda name, tab=tab: f"script_{tab}_hybridstitch_{name}") for tab in ("txt2img", "img2img")}
+    with gr.Blocks() as demo:
+        built = {tab: panel.build(host, tab == "img2img", ids[tab], StitchSettings(), release) for tab in ids}
+    with gr.Blocks():
+        again = panel.build(host, False, ids["txt2img"], StitchSettings(small_checkpoint="gone.safetensors"), release)
+    with gr.Blocks() as broken:
+        panel.build(Host("This WebUI lacks <modules.x>."), False, ids["txt2img"], StitchSettings(), release)
+
+    made = built["txt2img"]
+    named = dict(zip(specs(), made.controls, strict=True))
+    blocks = {block.elem_id: block for block in demo.blocks.values() if getattr(block, "elem_id", None)}
+    refresh, button = (blocks[ids["txt2img"](name)] for name in ("refresh", "release"))
+    below = [named[name] for name in panel.governed()]
+    defaults = [control.value for control in below]
+    by_hand = [0.5 if name == "mask_ratio" else value for name, value in zip(panel.governed(), defaults, strict=True)]
+    empty = [None if name == "switch_step" else value for name, value in zip(panel.governed(), defaults, strict=True)]
+    report = {
+        "gradio": gr.__version__,
+        "controls": {tab: [describe(control) for control in panels.controls] for tab, panels in built.items()},
+        "again": [describe(control) for control in again.controls],
+        "ids": [block.elem_id for block in demo.blocks.values() if getattr(block, "elem_id", None)],
+        "pasted": [[control.label, paste.name] for control, paste in made.infotext_fields],
+        "carried": [paste in built["img2img"].paste_field_names for _, paste in made.infotext_fields],
+        "texts": panel.texts(),
+        "html": html_of(demo),
+        "broken": html_of(broken),
+        "unsaved": [getattr(block, "do_not_save_to_config", False) for block in (refresh, button)],
+        "presets": {name: use(demo, named["preset"], "input", name) for name in [*PRESETS, "Custom"]},
+        "names": {
+            name: [use(demo, control, "input", *PRESETS[name].values()) for control in below] for name in PRESETS
+        },
+        "by_hand": use(demo, named["mask_ratio"], "input", *by_hand),
+        "empty": use(demo, named["switch_step"], "input", *empty),
+        "refreshed": use(demo, refresh, "click"),
+        "released": [use(demo, button, "click"), use(demo, button, "click")],
+        "listeners": sum(1 for item in demo.get_config_file()["dependencies"] for _ in item["targets"]),
+    }
+    json.dump(report, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
