@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.errors import CheckpointError, StitchError
+from lib_hybridstitch.errors import CheckpointError, PairError, StitchError
 from lib_hybridstitch.hosts import shared as common
 from lib_hybridstitch.hosts.base import CheckpointFile, LargeModel, Sampling, SmallModel
 from lib_hybridstitch.hosts.budget import Budget, activation_bytes
@@ -57,12 +57,22 @@ class HostLarge:
         result: Tensor = self.forward(x, t, context=call.context, y=call.pooled)
         return result.float()
 
+    def rest(self) -> None:
+        """Let go of the last call's tensors."""
+        self.current = None
+
 
 class OwnLarge:
-    """A file's transformer on our own network as the large model."""
+    """A file's transformer on our own network as the large model.
 
-    def __init__(self, own: OwnModel) -> None:
+    Args:
+        own: the model.
+        rest: called when the pass is over.
+    """
+
+    def __init__(self, own: OwnModel, rest: Callable[[], None]) -> None:
         self.config, self.side = own.config, own.side()
+        self.rest = rest
 
 
 class A1111Host(common.SharedHost):
@@ -114,8 +124,13 @@ class A1111Host(common.SharedHost):
         if not self._own_large.holds(key):
             self.status(f"HybridStitch: loading {file.path.stem}")
         own = self._own_large.take(key, lambda: self._load_large(file, device, dtype))
-        MMDiTConfig.from_module(network).check_pair(own.config, "the current checkpoint", file.path.name)
-        return OwnLarge(own)
+        large = OwnLarge(own, self._own_large.put_back)
+        try:
+            MMDiTConfig.from_module(network).check_pair(own.config, "the current checkpoint", file.path.name)
+        except PairError:
+            large.rest()
+            raise
+        return large
 
     def _load_large(self, file: CheckpointFile, device: torch.device, dtype: torch.dtype) -> OwnModel:
         need = Budget(large=bytes_to_load(file, dtype))

@@ -101,6 +101,10 @@ class LargeModel(Protocol):
     config: MMDiTConfig
     side: Side
 
+    def rest(self) -> None:
+        """The pass is over: let go of everything that belongs to it."""
+        ...
+
 
 class Host(Protocol):
     """A WebUI.

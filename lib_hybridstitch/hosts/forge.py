@@ -79,6 +79,10 @@ class ForgeLarge:
                 conditions["control"] = call.control
         return self.translator.velocity(call, model(call.x, call.sigma, conditions))
 
+    def rest(self) -> None:
+        """Let go of the last call's tensors."""
+        self.current = None
+
 
 class ForgeSmall:
     """A second model of the host's own kind, known to its memory manager.
@@ -251,7 +255,6 @@ class ForgeHost(common.SharedHost):
 
         def undo() -> None:
             live.clear()
-            large.current = None
             if p.sd_model.forge_objects.unet is unet:
                 p.sd_model.forge_objects.unet = before
 

@@ -37,6 +37,7 @@ class Pass:
         plan: its stages.
         stitcher: the engine, with its report.
         undo: takes the engine off the host's model.
+        large: the large model in use.
         small: the small model in use.
     """
 
@@ -44,6 +45,7 @@ class Pass:
     plan: Plan
     stitcher: Stitcher
     undo: Undo
+    large: LargeModel
     small: SmallModel | None
 
 
@@ -113,7 +115,6 @@ class Generation:
             if not known:
                 get_logger("hosts").exception("HybridStitch could not begin")
             self.stop(p, str(error) if known else f"{type(error).__name__}: {error}")
-            self.shelf.put_back()
 
     def end_batch(self, p: Any) -> None:
         """Sampling is over, however it ended: take everything off the host and write down what happened."""
@@ -154,16 +155,24 @@ class Generation:
         return self.settings.hires in ("both", "second" if hires else "first")
 
     def _place(self, p: Any, x: Tensor, conditioning: Any) -> Pass:
-        settings = self.settings
-        assert settings is not None, "asked before"
+        assert self.settings is not None, "asked before"
         self.host.heal()
         sampling = self.host.sampling(p, x, conditioning)
-        large = self.host.large(p, settings)
+        large = self.host.large(p, self.settings)
+        try:
+            return self._place_beside(p, x, self.settings, sampling, large)
+        except Exception:
+            large.rest()
+            self.shelf.put_back()
+            raise
+
+    def _place_beside(self, p: Any, x: Tensor, settings: StitchSettings, sampling: Sampling, large: LargeModel) -> Pass:
         plan = make_plan(settings, sampling.sigmas)
         small = self._small(p, settings, large, sampling) if plan.needs_small else None
         itemsize = self._cache_itemsize(settings, large, x)
         reserve = budget.cache_bytes(plan, large.config, small.config if small else None, sampling, itemsize)
-        if short := budget.Budget(cache=reserve).shortage(self.host.memory(_device(large, x)), self.host.movable()):
+        free = self.host.memory(large.side.device or x.device)
+        if short := budget.Budget(cache=reserve).shortage(free, self.host.movable()):
             raise StitchError(short)
         self._advise(p, plan, sampling, large, small)
         stitcher = Stitcher(
@@ -176,7 +185,7 @@ class Generation:
             keep_masks=settings.show_mask,
         )
         undo = self.host.install(p, large, small, reserve, _with_region(stitcher, sampling))
-        return Pass(sampling, plan, stitcher, undo, small)
+        return Pass(sampling, plan, stitcher, undo, large, small)
 
     def _small(self, p: Any, settings: StitchSettings, large: LargeModel, sampling: Sampling) -> SmallModel:
         """The small model, loaded where it is not yet, after asking whether it fits."""
@@ -194,7 +203,6 @@ class Generation:
         try:
             large.config.check_pair(small.config, "the large checkpoint", file.path.name)
         except PairError:
-            self.shelf.put_back()
             self.shelf.release()
             raise
         return small
@@ -226,6 +234,7 @@ class Generation:
             return
         opened.undo()
         opened.stitcher.finish()
+        opened.large.rest()
         if opened.small is not None:
             opened.small.rest()
             self.shelf.put_back()
@@ -233,10 +242,6 @@ class Generation:
         if report.records:
             patch, used_small = opened.stitcher.patch, opened.small is not None
             self.passes.append(summary.Done(opened.sampling, opened.plan.method, report, patch, used_small))
-
-
-def _device(large: LargeModel, x: Tensor) -> Any:
-    return large.side.device or x.device
 
 
 def _with_region(stitcher: Stitcher, sampling: Sampling) -> Callable[[Evaluation], Tensor]:

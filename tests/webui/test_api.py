@@ -1,0 +1,144 @@
+"""The extension's routes: schema, forecast and last run, their refusals, and the host's password."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from safetensors.torch import save_file
+
+from lib_hybridstitch.errors import CheckpointError
+from lib_hybridstitch.hosts.base import CheckpointFile
+from lib_hybridstitch.hosts.shared import assumed_schedule
+from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.settings import PRESETS, StitchSettings, specs
+from lib_hybridstitch.webui import api
+from lib_hybridstitch.webui.extension import Extension
+from lib_hybridstitch.webui.options import Options
+from tests.networks import LARGE, MEDIUM, random_network
+
+
+class FakeHost:
+    """A host with a large model and one small checkpoint."""
+
+    default_context = 154
+    name = "fake"
+
+    def __init__(self, folder: Path, large: MMDiTConfig | None = LARGE) -> None:
+        self._folder, self._large = folder, large
+
+    def large_config(self, settings: StitchSettings) -> MMDiTConfig | None:
+        return self._large
+
+    def schedule(self, sampler: str, scheduler: str, steps: int) -> tuple[float, ...]:
+        return assumed_schedule(steps)
+
+    def find_checkpoint(self, name: str) -> CheckpointFile:
+        if name != "small":
+            raise CheckpointError(f"{name}: is not in the WebUI's list of checkpoints")
+        return CheckpointFile("small", self._folder / "small.safetensors")
+
+
+@pytest.fixture
+def extension(tmp_path: Path) -> Extension:
+    """An extension over a fake host whose list holds "small"."""
+    save_file(dict(random_network(MEDIUM).state_dict()), tmp_path / "small.safetensors")
+    return Extension(FakeHost(tmp_path), Options)  # type: ignore[arg-type]
+
+
+def client(extension: Extension, credentials: str | None = None) -> TestClient:
+    """A client of the routes."""
+    app = FastAPI()
+    api.add_routes(app, extension, credentials)
+    return TestClient(app)
+
+
+def test_schema_names_every_setting_in_the_order_of_positions(extension: Extension) -> None:
+    told = client(extension).get("/hybridstitch/v1/schema").json()
+    assert told["positions"] == list(specs())
+    assert told["settings"]["additionalProperties"] is False
+    assert set(told["presets"]) == set(PRESETS)
+
+
+def test_plan_foretells_a_run(extension: Extension) -> None:
+    request = {
+        "settings": {"enabled": True, "small_checkpoint": "small", "preset": "Paper"}, "steps": 28, "width": 128,
+        "height": 96, "cfg_scale": 5, "sampler": "Euler", "scheduler": "Simple",
+    }  # fmt: skip
+    told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
+    assert told["tokens"] == 8 * 6
+    stages = [step["stage"] for step in told["steps"]]
+    assert (stages.count("large"), stages.count("hybrid"), stages.count("small")) == (8, 8, 12)
+    assert [step["large"] for step in told["steps"]] == [1.0] * 9 + [0.3] * 7 + [0.0] * 12
+    assert told["summary"].startswith("28 steps · 8 large · 8 hybrid at 30%")
+    assert told["speedup"] > 1
+
+
+def test_plan_works_with_an_empty_request(extension: Extension) -> None:
+    assert client(extension).post("/hybridstitch/v1/plan", json={}).status_code == 200
+
+
+def test_plan_says_when_a_small_checkpoint_is_missing(extension: Extension) -> None:
+    told = client(extension).post("/hybridstitch/v1/plan", json={"settings": {"preset": "Paper"}}).json()
+    assert told["advice"] == "Choose a small checkpoint: this plan needs one."
+
+
+@pytest.mark.parametrize(
+    ("request_", "parts"),
+    [
+        ({"settings": {"smal_checkpoint": "x"}}, ["smal_checkpoint", "small_checkpoint"]),
+        ({"settings": {"mask_ratio": 2}}, ["mask_ratio is 2", "from 0 to 1"]),
+        ({"settings": {"mask_ratio": "0.3"}}, ["mask_ratio", "'0.3'"]),
+        ({"settings": [1, 2]}, ["enabled"]),
+        ({"steps": 0}, ["steps is '0'", "1 to 150"]),
+        ({"steps": 2.5}, ["steps", "whole number"]),
+        ({"width": True}, ["width"]),
+        ({"sampler": 3}, ["sampler"]),
+        ({"stepz": 3}, ["stepz", "steps"]),
+        ({"settings": {"small_checkpoint": "../../etc/passwd", "preset": "Paper"}}, ["not in the WebUI's list"]),
+    ],
+)
+def test_plan_refuses_in_one_sentence(extension: Extension, request_: dict[str, Any], parts: list[str]) -> None:
+    answer = client(extension).post("/hybridstitch/v1/plan", json=request_)
+    assert answer.status_code == 422
+    said = answer.json()["detail"]
+    assert all(part in said for part in parts), said
+    assert "\n" not in said
+
+
+def test_plan_waits_for_a_model(tmp_path: Path) -> None:
+    extension = Extension(FakeHost(tmp_path, large=None), Options)  # type: ignore[arg-type]
+    answer = client(extension).post("/hybridstitch/v1/plan", json={})
+    assert answer.status_code == 503
+    assert "No model is loaded yet" in answer.json()["detail"]
+
+
+def test_last_run(extension: Extension) -> None:
+    web = client(extension)
+    assert web.get("/hybridstitch/v1/last-run").status_code == 404
+    extension.last_run = {"stopped": ""}
+    assert web.get("/hybridstitch/v1/last-run").json() == {"stopped": ""}
+
+
+@pytest.mark.parametrize(
+    ("given", "status"), [("ann:x", 200), ("bob:y:z", 200), ("ann:y", 401), ("", 401), ("ann:x,bob:y:z", 401)]
+)
+def test_routes_ask_for_the_hosts_password(extension: Extension, given: str, status: int) -> None:
+    web = client(extension, "ann:x, bob:y:z")
+    headers = {"Authorization": "Basic " + base64.b64encode(given.encode()).decode()}
+    assert web.get("/hybridstitch/v1/schema", headers=headers).status_code == status
+    assert web.get("/hybridstitch/v1/schema").status_code == 401
+
+
+def test_a_reloaded_extension_replaces_the_routes_of_the_one_before(extension: Extension) -> None:
+    app = FastAPI()
+    for run in ({"run": 1}, {"run": 2}):
+        extension = Extension(extension.host, Options)
+        extension.last_run = run
+        api.add_routes(app, extension, None)
+    assert TestClient(app).get("/hybridstitch/v1/last-run").json() == {"run": 2}
+    assert [getattr(route, "path", "") for route in app.routes].count("/hybridstitch/v1/plan") == 1
