@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "webui": SHARED | {"mmdit", "stitch", "hosts"},
     "scripts": SHARED | {"mmdit", "stitch", "hosts", "webui"},
     "demo": SHARED | {"mmdit", "stitch", "webui"},
-    "benchmarks": SHARED | {"mmdit", "stitch", "demo"},
+    "benchmarks": SHARED | {"mmdit", "stitch", "hosts", "demo"},
     "run": frozenset(),
 }
 """Which of our layers a layer may import beside itself; layers that are not listed (tests) may import all."""
