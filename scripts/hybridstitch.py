@@ -75,8 +75,9 @@ class HybridStitch(scripts.Script):
         EXTENSION.process_batch(p)
 
     def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
-        """Place the engine on the model."""
-        EXTENSION.process_before_every_sampling(p, kwargs["x"], kwargs["c"])
+        """Place the engine on the model; at a refiner's switch the hook comes without prompts and nothing is placed."""
+        if "c" in kwargs:
+            EXTENSION.process_before_every_sampling(p, kwargs["x"], kwargs["c"])
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         """Forget the generation."""

@@ -121,9 +121,8 @@ class A1111Host(common.SharedHost):
             self._own_large.release()
             return HostLarge(network, dtype)
         key = (file.path, file.path.stat().st_mtime_ns, device, dtype)
-        if not self._own_large.holds(key):
-            self.status(f"HybridStitch: loading {file.path.stem}")
-        own = self._own_large.take(key, lambda: self._load_large(file, device, dtype))
+        with self.status(f"HybridStitch: loading {file.path.stem}"):
+            own = self._own_large.take(key, lambda: self._load_large(file, device, dtype))
         large = OwnLarge(own, self._own_large.put_back)
         try:
             MMDiTConfig.from_module(network).check_pair(own.config, "the current checkpoint", file.path.name)

@@ -6,6 +6,7 @@ Adapters import the host's modules inside their functions, so that this package 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -242,6 +243,6 @@ class Host(Protocol):
         """Whether the user has interrupted or skipped the generation."""
         ...
 
-    def status(self, text: str) -> None:
-        """Show what is going on beside the progress bar."""
+    def status(self, text: str) -> AbstractContextManager[None]:
+        """Show what is going on beside the progress bar, while it goes on."""
         ...

@@ -198,8 +198,8 @@ class Generation:
             need = self.host.small_budget(p, file, settings, sampling)
             if short := need.shortage(self.host.memory(self.host.small_device(settings)), self.host.movable()):
                 raise StitchError(short)
-            self.host.status(f"HybridStitch: loading {file.path.stem}")
-        small = self.shelf.take(key, lambda: self.host.load_small(file, settings))
+        with self.host.status(f"HybridStitch: loading {file.path.stem}"):
+            small = self.shelf.take(key, lambda: self.host.load_small(file, settings))
         try:
             large.config.check_pair(small.config, "the large checkpoint", file.path.name)
         except PairError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,7 +83,8 @@ class SharedHost:
         from modules import sd_models, sd_samplers
 
         model = sd_models.model_data.sd_model
-        if model is None or sampler not in sd_samplers.all_samplers_map:
+        loaded = hasattr(model, "sd_checkpoint_info")  # there is nothing, or a placeholder, before the first load
+        if not loaded or sampler not in sd_samplers.all_samplers_map:
             return assumed_schedule(steps)
         made = sd_samplers.create_sampler(sampler, model)
         if not hasattr(made, "get_sigmas"):
@@ -190,11 +192,17 @@ class SharedHost:
         """Show a sentence below the finished picture."""
         p.comment(sentence)
 
-    def status(self, text: str) -> None:
+    @contextmanager
+    def status(self, text: str) -> Iterator[None]:
         """Show what is going on beside the progress bar."""
         from modules import shared
 
+        before = shared.state.textinfo
         shared.state.textinfo = text
+        try:
+            yield
+        finally:
+            shared.state.textinfo = before
 
     def was_stopped(self) -> bool:
         """Whether the user has interrupted or skipped the generation."""

@@ -1,0 +1,128 @@
+"""What cannot be stitched is painted by the large model alone, and one sentence says why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lib_hybridstitch.hosts.base import Memory
+from lib_hybridstitch.settings import specs
+from tests.hosts.conftest import Web
+from tests.networks import LARGE
+from tests.standins import Result, write_checkpoint
+
+
+def reason(web: Web, result: Result) -> str:
+    """The sentence, after making sure that it stands everywhere and that the picture is the large model's."""
+    assert result.swallowed == []
+    said = str(result.infotext["HybridStitch stopped"])
+    assert "HybridStitch" not in result.infotext
+    assert any(said in comment for comment in result.comments)
+    assert web.extension.last_run["stopped"] == said
+    assert "\n" not in said
+    assert torch.equal(result.latents, web.off().latents)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("stitch", "parts"),
+    [
+        ({"small_checkpoint": ""}, ["needs a small model", "choose a small checkpoint"]),
+        ({"small_checkpoint": "nothing"}, ["nothing", "not in the WebUI's list"]),
+        ({"small_checkpoint": "sd3.5_medi"}, ["sd3.5_medi", "did you mean sd3.5_medium?"]),
+        ({"smal_checkpoint": "x"}, ["'smal_checkpoint'", "did you mean small_checkpoint?"]),
+        ({"mask_ratio": 3}, ["mask_ratio is 3", "from 0 to 1"]),
+        ({"switch_step": "8"}, ["switch_step is '8'", "must be"]),
+        ({"preset": "Turbo"}, ["preset is 'Turbo'", "Balanced"]),
+        ({"small_device": "second"}, ["small_device", "--hybridstitch-second-device"]),
+    ],
+)
+def test_wrong_settings(web: Web, stitch: dict[str, Any], parts: list[str]) -> None:
+    said = reason(web, web.on(stitch))
+    assert all(part in said for part in parts), said
+
+
+def test_a_checkpoint_that_does_not_fit_the_large_one(web: Web) -> None:
+    from dataclasses import replace
+
+    folder = web.host.module("modules.sd_checkpoints").folder[0]
+    write_checkpoint(folder / "other.safetensors", replace(LARGE, context_dim=16, depth=2))
+    web.host.sd_models.list_models()
+    assert "text width" in reason(web, web.on({"small_checkpoint": "other"}))
+
+
+def test_a_damaged_file(web: Web) -> None:
+    folder = web.host.module("modules.sd_checkpoints").folder[0]
+    (folder / "broken.safetensors").write_bytes(b"no checkpoint at all")
+    web.host.sd_models.list_models()
+    assert "broken.safetensors" in reason(web, web.on({"small_checkpoint": "broken"}))
+
+
+def test_too_little_memory_is_noticed_before_anything_is_loaded(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = web.extension.host
+    monkeypatch.setattr(type(host), "memory", lambda self, device: Memory(1000, 1000))
+    monkeypatch.setattr(type(host), "movable", lambda self: 0)
+    said = reason(web, web.on())
+    assert "small model" in said
+    assert "free" in said
+    assert not web.extension.release(), "nothing was loaded"
+
+
+def test_timestep_samplers_are_left_alone(a1111: Web) -> None:
+    off = a1111.off(sampler_name="DDIM")
+    result = a1111.on(sampler_name="DDIM")
+    assert "DDIM" in result.infotext["HybridStitch stopped"]
+    assert torch.equal(result.latents, off.latents)
+
+
+def test_another_large_checkpoint_is_refused_where_the_host_can_load_it_itself(forge: Web) -> None:
+    said = reason(forge, forge.on({"large_checkpoint": "sd3.5_large"}))
+    assert "leave large_checkpoint at current" in said
+
+
+def test_off_says_nothing(web: Web) -> None:
+    result = web.host.generate(alwayson={"HybridStitch": [{"enabled": False}]}, steps=4)
+    assert not [key for key in result.infotext if "HybridStitch" in key]
+    assert result.comments == []
+
+
+def test_a_wrong_position_of_a_ticked_panel_is_named(web: Web) -> None:
+    values = [True, "sd3.5_medium", "current", "Paper", "HybridStitch", 1.5]
+    result = web.host.generate(alwayson={"HybridStitch": values}, steps=8)
+    assert "switch_step is 1.5" in result.infotext["HybridStitch stopped"]
+
+
+def test_positions_mean_what_the_dictionary_means(web: Web) -> None:
+    by_name = web.on()
+    settings = by_name.p.extra_generation_params
+    wanted = web.extension.last_run["settings"]
+    by_position = web.host.generate(alwayson={"HybridStitch": [wanted[name] for name in specs()]}, steps=8)
+    assert torch.equal(by_position.latents, by_name.latents)
+    assert by_position.infotext == {key: value for key, value in settings.items() if value is not None}
+
+
+def test_axes_of_a_grid_change_settings(web: Web) -> None:
+    by_name = web.on({"mask_ratio": 0.6})
+
+    p = web.host.processing(steps=8)
+    p.scripts, p.hybridstitch_xyz = web.host.runner("txt2img"), {"mask_ratio": 0.6}
+    ticked = {"HybridStitch": [{"small_checkpoint": web.small, "preset": "Paper"}]}
+    by_axis = web.host.run(p, web.host.script_args("txt2img", ticked))
+    assert torch.equal(by_axis.latents, by_name.latents)
+
+
+def test_the_settings_pages_small_checkpoint_is_used_when_none_is_chosen(web: Web) -> None:
+    named = web.on()
+    unnamed = web.on({"small_checkpoint": ""}, settings={"hybridstitch_small_checkpoint": web.small})
+    assert torch.equal(unnamed.latents, named.latents)
+    assert unnamed.infotext["HybridStitch small checkpoint"] == web.small
+
+
+def test_infotext_restores_the_run(web: Web) -> None:
+    from lib_hybridstitch.settings import StitchSettings
+
+    result = web.on({"mask_ratio": 0.4, "kv_cache": "fp8"})
+    again = StitchSettings.from_infotext(result.infotext).to_dict()
+    assert torch.equal(web.on({**again, "enabled": True}).latents, result.latents)

@@ -1,0 +1,5 @@
+"""Translations: language → JSON files."""
+
+from __future__ import annotations
+
+localizations: dict[str, list[str]] = {}

@@ -1,0 +1,1 @@
+"""What Forge adds to the host's package."""
