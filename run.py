@@ -34,7 +34,7 @@ HybridStitch for WebUI
 
   python3 run.py demo  ["a prompt"] [options]   make pictures with the pair of models that comes with the project
   python3 run.py test  [pytest options]         run every test, style and types included
-  python3 run.py bench [race | overhead] [options]   race against the peers, or time the engine's parts
+  python3 run.py bench [race | overhead | memory]   race against the peers, time the parts, foretell memory
 
 What follows the command is handed on; `python3 run.py demo --help` lists the demo's own options.
 The first start installs what it needs into .venv-hybridstitch/ (choose another folder with HYBRIDSTITCH_VENV).

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,7 @@ class Generation:
     passes: list[summary.Done] = field(default_factory=list)
     _open: Pass | None = None
     _unwrap: Undo | None = None
+    _logged: set[str] = field(default_factory=set)
 
     # --- the hooks, in the order in which they come ------------------------------------------------------------------
 
@@ -129,16 +131,22 @@ class Generation:
             self.stop(p, "the model was never called through HybridStitch, because another extension took its place")
         for done in self.passes:
             if done.report.failure:
-                self.stop(p, done.report.failure)
+                self.stop(p, done.report.failure, logged=True)
         summary.write(p.extra_generation_params, self)
         self.on_end(self)
 
-    def stop(self, p: Any, reason: str) -> None:
-        """Note why stitching ended or never began; the large model goes on without us."""
+    def stop(self, p: Any, reason: str, logged: bool = False) -> None:
+        """Note why stitching ended or never began; the large model goes on without us.
+
+        Args:
+            logged: whether the log knows of it already; it is told once in a generation.
+        """
         if reason == self.stopped:
             return
         self.stopped = reason
-        get_logger("hosts").warning("HybridStitch did not stitch, the large model makes the picture: %s", reason)
+        if not logged and reason not in self._logged:
+            self._logged.add(reason)
+            get_logger("hosts").warning("HybridStitch did not stitch, the large model makes the picture: %s", reason)
         self.tell(p, f"HybridStitch: {reason}")
 
     def tell(self, p: Any, sentence: str) -> None:
@@ -159,12 +167,12 @@ class Generation:
         self.host.heal()
         sampling = self.host.sampling(p, x, conditioning)
         large = self.host.large(p, self.settings)
-        try:
-            return self._place_beside(p, x, self.settings, sampling, large)
-        except Exception:
-            large.rest()
-            self.shelf.put_back()
-            raise
+        with ExitStack() as undone:  # unless all goes well
+            undone.callback(self.shelf.put_back)
+            undone.callback(large.rest)
+            placed = self._place_beside(p, x, self.settings, sampling, large)
+            undone.pop_all()
+        return placed
 
     def _place_beside(self, p: Any, x: Tensor, settings: StitchSettings, sampling: Sampling, large: LargeModel) -> Pass:
         plan = make_plan(settings, sampling.sigmas)
@@ -232,12 +240,13 @@ class Generation:
         opened, self._open = self._open, None
         if opened is None:
             return
-        opened.undo()
-        opened.stitcher.finish()
-        opened.large.rest()
-        if opened.small is not None:
-            opened.small.rest()
-            self.shelf.put_back()
+        with ExitStack() as steps:  # each of them, whatever becomes of the others; the last one first
+            steps.callback(self.shelf.put_back)
+            if opened.small is not None:
+                steps.callback(opened.small.rest)
+            steps.callback(opened.large.rest)
+            steps.callback(opened.stitcher.finish)
+            steps.callback(opened.undo)
         report = opened.stitcher.report
         if report.records:
             patch, used_small = opened.stitcher.patch, opened.small is not None

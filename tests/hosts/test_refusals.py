@@ -9,6 +9,7 @@ import torch
 
 from lib_hybridstitch.hosts.base import Memory
 from lib_hybridstitch.settings import specs
+from lib_hybridstitch.stitch.stitcher import Stitcher
 from tests.hosts.conftest import Web
 from tests.networks import LARGE
 from tests.standins import Result, write_checkpoint
@@ -126,3 +127,15 @@ def test_infotext_restores_the_run(web: Web) -> None:
     result = web.on({"mask_ratio": 0.4, "kv_cache": "fp8"})
     again = StitchSettings.from_infotext(result.infotext).to_dict()
     assert torch.equal(web.on({**again, "enabled": True}).latents, result.latents)
+
+
+@pytest.mark.parametrize("fault", ["before", "during"])
+def test_the_log_is_told_once(
+    web: Web, fault: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fault == "before":
+        web.on({"small_checkpoint": "nothing"}, n_iter=3)
+    else:
+        monkeypatch.setattr(Stitcher, "_masked", lambda *_: 1 / 0)
+        web.on()
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
