@@ -295,7 +295,7 @@ def export(work: Path, folder: Path) -> None:
         stored: dict[str, Tensor] = {}
         for key, value in saved["averaged"].items():
             if value.ndim == 2 and key.startswith("joint_blocks."):
-                scale = value.abs().max() / FP8_LARGEST
+                scale = (value.abs().max() / FP8_LARGEST).clamp(min=1e-12)  # a matrix may be all zeros
                 stored[key] = (value / scale).to(FP8)
                 stored[key.removesuffix("weight") + "scale_weight"] = scale.float()
             else:

@@ -67,14 +67,14 @@ def test_a_batch_equals_its_singles(web: Web, preset: str) -> None:
     batch = web.on({"preset": preset}, batch_size=2, n_iter=2, seed=11)
     for index in range(4):
         single = web.on({"preset": preset}, seed=11 + index)
-        torch.testing.assert_close(batch.latents[index : index + 1], single.latents, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(batch.latents[index : index + 1], single.latents, rtol=1e-3, atol=1e-4)
 
 
 def test_split_calls_paint_the_picture_of_joint_ones(a1111: Web) -> None:
     joint = a1111.on()
     split = a1111.on(settings={"batch_cond_uncond": False})
     assert len(split.calls) == 2 * len(joint.calls)
-    torch.testing.assert_close(split.latents, joint.latents, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(split.latents, joint.latents, rtol=1e-3, atol=1e-4)
 
 
 def test_all_small_is_the_small_checkpoint_as_the_main_one(forge: Web, install: Any, tmp_path: Any) -> None:
