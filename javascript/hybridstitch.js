@@ -36,15 +36,28 @@
         return inputs[0]?.value;
     }
 
+    /** Give each number its step again: gradio 3 makes it 1 whenever the server sets or skips the control. */
+    function keepSteps(line) {
+        for (const [id, step] of Object.entries(JSON.parse(line.dataset.steps))) {
+            const input = gradioApp().getElementById(id)?.querySelector("input[type=number]");
+            if (input && Number(input.step) !== step) {
+                input.step = step;
+            }
+        }
+    }
+
     /** The question to the server, as JSON: our settings, and the run they are for. */
     function question(line) {
         const settings = {};
         for (const [name, id] of Object.entries(JSON.parse(line.dataset.controls))) {
-            settings[name] = read(id);
+            settings[name] = read(id) ?? undefined; // an empty number is "not given", as it is to a generation
         }
         const asked = {settings};
         for (const [name, suffix] of Object.entries(RUN)) {
             asked[name] = read(`${line.dataset.tab}_${suffix}`);
+        }
+        if (line.dataset.tab === "img2img") {
+            asked.denoising_strength = read("img2img_denoising_strength");
         }
         return JSON.stringify(asked);
     }
@@ -83,6 +96,7 @@
             if (!line.getClientRects().length) {
                 return; // folded away, or in the other tab
             }
+            keepSteps(line);
             const asked = question(line);
             const still = asked === seen;
             seen = asked;

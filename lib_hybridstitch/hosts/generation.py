@@ -147,7 +147,7 @@ class Generation:
         if not logged and reason not in self._logged:
             self._logged.add(reason)
             get_logger("hosts").warning("HybridStitch did not stitch, the large model makes the picture: %s", reason)
-        self.tell(p, f"HybridStitch: {reason}")
+        self.tell(p, f"HybridStitch stopped, the large model made the picture: {reason}")
 
     def tell(self, p: Any, sentence: str) -> None:
         """Say something to the user, once."""

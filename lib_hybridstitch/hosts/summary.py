@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lib_hybridstitch import __version__
+from lib_hybridstitch.settings import specs
 from lib_hybridstitch.stitch.plan import Stage
 from lib_hybridstitch.stitch.report import Record, Report
 
@@ -52,7 +53,9 @@ def write(infotext: MutableMapping[str, Any], generation: Generation) -> None:
         infotext.pop(key, None)
     if generation.passes:
         infotext[HAPPENED] = "; ".join(_sentence(done) for done in generation.passes)
-        if generation.small_hash and any(done.used_small for done in generation.passes):
+        if not any(done.used_small for done in generation.passes):
+            infotext.pop(specs()["small_checkpoint"].infotext, None)  # what had no part in the picture
+        elif generation.small_hash:
             infotext[HASH] = generation.small_hash
         if generation.timings:
             infotext[TIMINGS] = "; ".join(_timings(done.report) for done in generation.passes)
@@ -74,7 +77,7 @@ def _sentence(done: Done) -> str:
             full = sum(step.tokens_large >= step.tokens for step in found)
             masked = [step.tokens_large / step.tokens for step in found if step.tokens_large < step.tokens]
             share = sum(masked) / len(masked) if masked else 0.0
-            text += f" ({full} full, mask {share:.0%})".replace("%", " %")
+            text += f" ({full} full, mask {share:.0%})".replace("%", " %") if share else f" ({full} full, without mask)"
         parts.append(text)
     return ("hires " if done.sampling.hires else "") + ", ".join(parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
@@ -16,7 +16,7 @@ from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.settings import PRESETS, StitchSettings
 from lib_hybridstitch.stitch.cost import StepCosts, forecast
-from lib_hybridstitch.stitch.plan import PlannedStep, make_plan
+from lib_hybridstitch.stitch.plan import PlannedStep, make_plan, run_sigmas
 
 if TYPE_CHECKING:
     from lib_hybridstitch.webui.extension import Extension
@@ -29,6 +29,7 @@ RUN_LIMITS: dict[str, tuple[type, Any, float, float]] = {
     "height": (int, 1024, 64, 2048),
     "cfg_scale": (float, 5.0, 1, 30),
     "batch_size": (int, 1, 1, 64),
+    "denoising_strength": (float, 1.0, 0, 1),
 }
 """Numbers of a run that a forecast depends on: type, default, least and most."""
 
@@ -52,8 +53,8 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
     """What would happen in a run, without running it.
 
     Args:
-        request: {"settings": {...}, "steps", "width", "height", "cfg_scale", "batch_size", "sampler", "scheduler"}, all
-            optional.
+        request: {"settings": {...}, "steps", "width", "height", "cfg_scale", "batch_size", "denoising_strength",
+            "sampler", "scheduler"}, all optional; a strength below 1 is img2img's.
 
     Raises:
         SettingsError: for anything that is not allowed, in one sentence that names the key.
@@ -73,16 +74,28 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
     tokens = _tokens(run["width"], large.patch_size) * _tokens(run["height"], large.patch_size)
     rows = run["batch_size"] * (1 if run["cfg_scale"] == 1 else 2)
     costs = StepCosts.counted(large, small, made, tokens, extension.host.default_context, rows)
-    told = forecast(made, sigmas, costs)
-    missing = "Choose a small checkpoint: this plan needs one." if made.needs_small and small is None else ""
+    told = forecast(made, _sampled(sigmas, run["denoising_strength"]), costs)
     return {
         "summary": told.summary,
-        "advice": missing or told.advice,
+        "advice": _about_small(settings, made.needs_small) or told.advice,
         "speedup": told.speedup,
         "settings": settings.to_dict(),
         "tokens": tokens,
         "steps": [_step(step, made.hybrid.mask_ratio) for step in told.steps],
     }
+
+
+def _about_small(settings: StitchSettings, needed: bool) -> str:
+    """What to know about the small checkpoint, if anything."""
+    if needed and not settings.small_checkpoint:
+        return "Choose a small checkpoint: this plan needs one."
+    return "This plan uses no small model." if settings.small_checkpoint and not needed else ""
+
+
+def _sampled(sigmas: Sequence[float], strength: float) -> Sequence[float]:
+    """The part of a schedule that img2img goes through, by the hosts' arithmetic."""
+    steps = len(run_sigmas(sigmas))
+    return sigmas[max(steps - int(min(strength, 0.999) * steps) - 1, 0) :]
 
 
 def _step(step: PlannedStep, mask_ratio: float) -> dict[str, Any]:

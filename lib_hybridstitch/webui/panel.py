@@ -93,7 +93,8 @@ def build(
 
     problem = host.problem()
     maker = _Maker(elem_id, defaults, [] if problem else host.checkpoint_titles())
-    with InputAccordion(defaults.enabled, label=TITLE, elem_id=elem_id("enabled")) as enabled:
+    accordion = InputAccordion(defaults.enabled, label=TITLE, elem_id=elem_id("enabled"))
+    with accordion as enabled, gr.Column(elem_classes=["hybridstitch-panel"]):
         if problem:
             gr.HTML(f'<p class="hybridstitch-problem">{html.escape(problem)}</p>')
         made = {"enabled": enabled, **_checkpoint_row(maker, host), **_stage_controls(maker, is_img2img)}
@@ -164,19 +165,24 @@ def _checkpoint_row(maker: _Maker, host: Host) -> dict[str, Any]:
 def _stage_controls(maker: _Maker, is_img2img: bool) -> dict[str, Any]:
     """The preset, the numbers that matter most, and the forecast of what they will do."""
     made = {"preset": maker("preset")}
+    numbers = [name for name, spec in specs().items() if spec.governed and not spec.advanced]
+    typed = [name for name in numbers if _too_fine(specs()[name])]
     with gr.Row():
-        made |= {name: maker(name) for name, spec in specs().items() if spec.governed and not spec.advanced}
+        made |= {name: maker(name) for name in typed}
+    made |= {name: maker(name) for name in numbers if name not in typed}  # a slider's help needs the whole width
     gr.HTML(_forecast(maker.elem_id, is_img2img), elem_id=maker.elem_id("forecast"))
     return made
 
 
 def _forecast(elem_id: Callable[[str], str], is_img2img: bool) -> str:
-    """The line that the page's own script fills; it carries where the script finds each control."""
+    """The line that the page's own script fills; it carries where each control is, and the step of each number."""
     places = {name: elem_id(name) for name in specs()}
     places["enabled"] += "-checkbox"  # the accordion's id belongs to the fold, its tick is a checkbox beside it
+    steps = {places[name]: spec.step for name, spec in specs().items() if spec.step}
     return (
         f'<div id="{html.escape(elem_id("plan"))}" class="hybridstitch-plan" role="status" '
-        f'data-tab="{"img2img" if is_img2img else "txt2img"}" data-controls="{html.escape(json.dumps(places))}"></div>'
+        f'data-tab="{"img2img" if is_img2img else "txt2img"}" data-controls="{html.escape(json.dumps(places))}" '
+        f'data-steps="{html.escape(json.dumps(steps))}"></div>'
     )
 
 
@@ -201,8 +207,8 @@ def _release_row(elem_id: Callable[[str], str], release: Callable[[], str]) -> N
             said = str(error)
         return f'<p class="hybridstitch-status">{html.escape(said)}</p>'
 
-    with gr.Row():
-        button = gr.Button(RELEASE, elem_id=elem_id("release"))
+    with gr.Row(elem_classes=["hybridstitch-release"]):
+        button = gr.Button(RELEASE, elem_id=elem_id("release"), size="sm")
         status = gr.HTML("", elem_id=elem_id("status"))
     for component in (button, status):
         component.do_not_save_to_config = True

@@ -139,3 +139,10 @@ def test_the_log_is_told_once(
         monkeypatch.setattr(Stitcher, "_masked", lambda *_: 1 / 0)
         web.on()
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+
+
+def test_a_small_checkpoint_that_had_no_part_is_not_recorded(web: Web) -> None:
+    result = web.on({"preset": "Balanced"})
+    assert "HybridStitch small checkpoint" not in result.infotext
+    assert result.infotext["HybridStitch"] == "2 large, 6 hybrid (2 full, without mask)"
+    assert web.on().infotext["HybridStitch small checkpoint"] == web.small

@@ -101,6 +101,12 @@ def html_of(demo: gr.Blocks) -> list[str]:
     return [block.value for block in demo.blocks.values() if isinstance(block, gr.HTML)]
 
 
+def classes_of(demo: gr.Blocks) -> dict[str, int]:
+    """How often each of our style classes is on a container of the page."""
+    found = [name for block in demo.blocks.values() for name in getattr(block, "elem_classes", None) or []]
+    return {name: found.count(name) for name in sorted(set(found)) if name.startswith("hybridstitch-")}
+
+
 def listens(dependency: dict[str, Any], control: Any, event: str) -> bool:
     """Whether an entry of the page's configuration belongs to this event."""
     if OLD:
@@ -165,6 +171,7 @@ def main() -> None:
         "texts": panel.texts(),
         "html": html_of(demo),
         "broken": html_of(broken),
+        "classes": classes_of(demo),
         "unsaved": [getattr(block, "do_not_save_to_config", False) for block in (refresh, button)],
         "presets": {name: use(demo, named["preset"], "input", name) for name in [*PRESETS, "Custom"]},
         "names": {

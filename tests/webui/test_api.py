@@ -78,6 +78,23 @@ def test_plan_foretells_a_run(extension: Extension) -> None:
     assert told["speedup"] > 1
 
 
+def test_plan_of_img2img_is_the_end_of_the_run(extension: Extension) -> None:
+    """At strength 0.5 the hosts begin 10 // 2 + 1 steps before the end of 10."""
+    request = {"settings": {"preset": "Balanced"}, "steps": 10, "denoising_strength": 0.5}
+    told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
+    whole = client(extension).post("/hybridstitch/v1/plan", json={**request, "denoising_strength": 1}).json()
+    assert len(whole["steps"]) == 10
+    assert [step["sigma"] for step in told["steps"]] == [step["sigma"] for step in whole["steps"]][4:]
+
+
+def test_plan_says_when_the_chosen_small_model_has_no_part(extension: Extension) -> None:
+    request = {"settings": {"preset": "Balanced", "small_checkpoint": "small"}}
+    assert (
+        client(extension).post("/hybridstitch/v1/plan", json=request).json()["advice"]
+        == "This plan uses no small model."
+    )
+
+
 def test_plan_works_with_an_empty_request(extension: Extension) -> None:
     assert client(extension).post("/hybridstitch/v1/plan", json={}).status_code == 200
 

@@ -115,6 +115,18 @@ def test_the_forecast_tells_where_each_control_is(report: Report) -> None:
         assert set(places.values()) <= set(report["ids"])
 
 
+def test_the_page_knows_the_step_of_every_number(report: Report) -> None:
+    numbers = {name: spec.step for name, spec in specs().items() if spec.kind in (int, float)}
+    for tab in ("txt2img", "img2img"):
+        line = next(piece for piece in report["html"] if f'data-tab="{tab}"' in piece)
+        steps = json.loads(html.unescape(re.findall('data-steps="(.*?)"', line)[0]))
+        assert steps == {f"script_{tab}_hybridstitch_{name}": step for name, step in numbers.items()}
+
+
+def test_the_style_sheet_finds_what_it_styles(report: Report) -> None:
+    assert report["classes"] == {"hybridstitch-panel": 2, "hybridstitch-release": 2}  # one in each tab
+
+
 def test_every_control_is_pasted_and_carried_to_the_other_tab(report: Report) -> None:
     assert [name for _, name in report["pasted"]] == list(specs())
     assert [label for label, _ in report["pasted"]] == [item["label"] for item in report["controls"]["txt2img"]]
