@@ -16,12 +16,14 @@ def _unpainted(reference: Result) -> None:
 def _check(webui: WebUI, **changes: str) -> None:
     """All-large is the host's own picture; two plans finish, with pictures of their own unless all was large.
 
-    A sampler that leaves the schedule (DPM fast) or a schedule meant for another family (Align Your Steps) may pass a
-    stage by, so that no stage is asked for.
+    A sampler that draws noise of its own does not even repeat itself; there only finishing can be asked for. One that
+    leaves the schedule (DPM fast) or a schedule meant for another family (Align Your Steps) may pass a stage by, so
+    that no stage is asked for.
     """
     reference = webui.reference(**changes)
     large = webui.generate(webui.all_large(), **changes)
-    assert same(large, reference)
+    repeats = same(large, reference) or same(webui.generate(**changes), reference)
+    assert same(large, reference) or not repeats, "all-large differs though the host repeats itself"
     _unpainted(reference)
     assert large.happened
     for preset in ("Paper", "Balanced"):
@@ -29,7 +31,8 @@ def _check(webui: WebUI, **changes: str) -> None:
         assert stitched.painted, f"{preset}: {stitched.error or 'black'}"
         assert stitched.stopped == ""
         assert sum(stitched.steps().values()) > 0
-        assert same(stitched, reference) == (set(stitched.steps()) == {"large"})
+        if repeats:
+            assert same(stitched, reference) == (set(stitched.steps()) == {"large"})
 
 
 def test_sampler(webui: WebUI, sampler: str) -> None:
