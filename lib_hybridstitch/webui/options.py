@@ -81,8 +81,3 @@ def read(opts: Any, cmd_opts: object = None) -> Options:
         comments=bool(values.get(COMMENTS, Options.comments)),
         timings=bool(values.get(TIMINGS, Options.timings)),
     )
-
-
-def second_device(cmd_opts: object) -> str:
-    """The device `--hybridstitch-second-device` names, or ""."""
-    return str(getattr(cmd_opts, "hybridstitch_second_device", None) or "")

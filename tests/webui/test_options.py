@@ -105,8 +105,8 @@ def test_saved_values_hold() -> None:
 
 
 def test_the_second_device_is_a_flag() -> None:
-    assert options.second_device(flags("--hybridstitch-second-device", "cuda:1")) == "cuda:1"
-    assert options.second_device(flags()) == options.second_device(SimpleNamespace()) == ""
+    assert flags("--hybridstitch-second-device", "cuda:1").hybridstitch_second_device == "cuda:1"
+    assert flags().hybridstitch_second_device is None
 
 
 @pytest.mark.parametrize(
