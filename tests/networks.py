@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lib_hybridstitch.demo import in_place
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.model import MMDiT, RMSNorm
 
@@ -27,14 +28,6 @@ def random_network(config: MMDiTConfig, seed: int = 0, kind: type[MMDiT] = MMDiT
     return network
 
 
-class InPlaceRMSNorm(RMSNorm):
-    """Normalises its input in place."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x.mul_(torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
-        return x * self.weight
-
-
 class InPlaceMMDiT(MMDiT):
     """The same network with blocks that change what they are given: norms, modulations and residual sums."""
 
@@ -42,37 +35,12 @@ class InPlaceMMDiT(MMDiT):
         super().__init__(config)
         for block in self.joint_blocks:
             for side in (block.context_block, block.x_block):
-                side.post_attention = in_place_post_attention.__get__(side)
-                side.post_attention_x = in_place_post_attention_x.__get__(side)
+                side.post_attention = in_place.post_attention.__get__(side)
+                side.post_attention_x = in_place.post_attention_x.__get__(side)
                 for attention in filter(None, (side.attn, getattr(side, "attn2", None))):
                     for norm in ("ln_q", "ln_k"):
                         if isinstance(getattr(attention, norm), RMSNorm):
-                            setattr(attention, norm, InPlaceRMSNorm(64))
-
-
-def in_place_post_attention(
-    self: nn.Module, attn: Tensor, x: Tensor, gate: Tensor, shift_mlp: Tensor, scale_mlp: Tensor, gate_mlp: Tensor
-) -> Tensor:
-    """The reference's second half of a block, adding to x in place and spoiling its modulation."""
-    x.add_(gate.unsqueeze(1) * self.attn.post_attention(attn))
-    modulated = torch.addcmul(shift_mlp.unsqueeze(1), self.norm2(x), scale_mlp.add_(1).unsqueeze(1))
-    return x.add_(gate_mlp.unsqueeze(1) * self.mlp(modulated))
-
-
-def in_place_post_attention_x(
-    self: nn.Module,
-    attn: Tensor,
-    attn2: Tensor,
-    x: Tensor,
-    gate: Tensor,
-    shift_mlp: Tensor,
-    scale_mlp: Tensor,
-    gate_mlp: Tensor,
-    gate2: Tensor,
-) -> Tensor:
-    """The same with a second attention."""
-    x.add_(gate2.unsqueeze(1) * self.attn2.post_attention(attn2))
-    return self.post_attention(attn, x, gate, shift_mlp, scale_mlp, gate_mlp)
+                            setattr(attention, norm, in_place.InPlaceRMSNorm(64))
 
 
 def inputs(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.standins.common import CHECKPOINTS, Checkpoint, Host
 from tests.standins.common import install as install_family
-
-ERSATZ_VERSION = "f2.ersatz"
 
 
 def install(
@@ -31,17 +28,5 @@ def install(
         checkpoints: file name → file, network or architecture; SD3.5-Large and -Medium by default.
         fake_gradio: False needs the real gradio.
     """
-    assert like in ("forge", "ersatz"), f"there is no stand-in like {like}"
     files = CHECKPOINTS if checkpoints is None else checkpoints
-    host = install_family(monkeypatch, tmp_path, like, files, large, fake_gradio)
-    host.module("modules.devices").checks_nans = False
-    components = host.module("modules.ui_components")
-
-    def accordion(value: Any = None, **kwargs: Any) -> Any:
-        """Forge's is a function."""
-        return components.InputAccordionImpl(value, **kwargs)
-
-    components.InputAccordion = accordion
-    if like == "ersatz":
-        host.module("modules_forge.forge_version").version = ERSATZ_VERSION
-    return host
+    return install_family(monkeypatch, tmp_path, like, files, large, fake_gradio)

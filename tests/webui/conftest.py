@@ -31,7 +31,7 @@ def probe(version: str) -> dict[str, Any]:
     if sys.version_info[:2] > NEWEST_PYTHON[version]:
         pytest.skip(f"gradio {version} does not support this Python")
     environment = Environment(folder(version))
-    environment.prepare([Requirements(f"tests/webui/requirements-gradio-{version}.txt", f"gradio {version}")])
+    environment.prepare([Requirements(f"lib_hybridstitch/demo/requirements-gradio-{version}.txt", f"gradio {version}")])
     done = subprocess.run(
         [str(environment.python), str(ROOT / "tests/webui/panel_probe.py")],
         env={**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_ANALYTICS_ENABLED": "False"},

@@ -16,7 +16,7 @@ RE_WEIGHT = re.compile(r"^((?:\s|.)*?)(?:\s*:\s*([-+]?(?:\d+\.?|\d*\.\d+)))?\s*$
 ScheduledPromptConditioning = namedtuple("ScheduledPromptConditioning", ["end_at_step", "cond"])
 
 
-class SdConditioning(list):
+class SdConditioning(list[str]):
     """Prompts, and what the text encoder may want to know of the picture."""
 
     def __init__(
@@ -49,7 +49,7 @@ class MulticondLearnedConditioning:
         self.shape, self.batch = shape, batch
 
 
-class DictWithShape(dict):
+class DictWithShape(dict[str, Tensor]):
     """Text as tensors by name, with the shape of the tokens."""
 
     def __init__(self, x: dict[str, Tensor], shape: Any = None) -> None:

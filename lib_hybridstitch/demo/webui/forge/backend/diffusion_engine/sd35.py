@@ -47,9 +47,9 @@ class StableDiffusion3:
     @torch.inference_mode()
     def get_learned_conditioning(self, prompt: list[str]) -> dict[str, Tensor]:
         """Texts as 11 tokens per chunk + 36 (77 and 256 on the host); an empty negative prompt is all zeros."""
-        length = sd_encoding.CLIP_TOKENS * sd_encoding.chunks(prompt) + sd_encoding.FORGE_T5_TOKENS
-        cond = sd_encoding.encode(prompt, length, self.architecture.context_dim, self.architecture.pooled_dim)
-        if getattr(prompt, "is_negative_prompt", False) and all(text == "" for text in prompt):
+        lengths = (sd_encoding.CLIP_TOKENS, sd_encoding.FORGE_T5_TOKENS)
+        cond = sd_encoding.encode(prompt, *lengths, self.architecture.context_dim, self.architecture.pooled_dim)
+        if sd_encoding.zeroes_empty(prompt):
             return {key: torch.zeros_like(value) for key, value in cond.items()}
         return cond
 

@@ -1,8 +1,9 @@
-"""What the stand-in writes down for tests; no real host has this module."""
+"""What the stand-in is made of and what it writes down; no real host has this module."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -47,4 +48,19 @@ class Journal:
         self.calls.append(ModelCall(x.shape[0], float(t.flatten()[0]), context.shape[1], chunks))
 
 
+@dataclass
+class Parts:
+    """What was chosen when the stand-in was installed.
+
+    Args:
+        codec: text encoders and VAE.
+        reads_norms: whether A1111's network has the q/k norms that a file holds; A1111 itself leaves them out, and
+            draws SD3.5-Large garbled.
+    """
+
+    codec: Any = None
+    reads_norms: bool = False
+
+
 journal = Journal()
+parts = Parts()

@@ -11,18 +11,9 @@ import torch
 from modules_forge import forge_version
 from torch import Tensor, nn
 
+from lib_hybridstitch.demo import in_place
 from lib_hybridstitch.mmdit import model
 from lib_hybridstitch.mmdit.config import MMDiTConfig
-from tests.networks import in_place_post_attention, in_place_post_attention_x
-
-
-class InPlaceRMSNorm(model.RMSNorm):
-    """Normalises its input in place."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension of x."""
-        x.mul_(torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
-        return x * self.weight.to(x.dtype)
 
 
 def modulate_in_place(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -52,17 +43,18 @@ def final(layer: Any, x: Tensor, c: Tensor) -> Tensor:
     return layer.linear(modulate_in_place(layer.norm_final(x), shift, scale))
 
 
-def spoil(network: model.MMDiT) -> None:
+def spoil(network: Any) -> None:
     """Make a network work in place, as ersatzForge's does."""
     network.final_layer.forward = partial(final, network.final_layer)
+    functions = (pre_attention, pre_attention_x, in_place.post_attention, in_place.post_attention_x)
     for block in network.joint_blocks:
         for side in (block.context_block, block.x_block):
-            for function in (pre_attention, pre_attention_x, in_place_post_attention, in_place_post_attention_x):
-                setattr(side, function.__name__.removeprefix("in_place_"), partial(function, side))
+            for function in functions:
+                setattr(side, function.__name__, partial(function, side))
             for attention in filter(None, (side.attn, getattr(side, "attn2", None))):
                 for norm in ("ln_q", "ln_k"):
                     if isinstance(getattr(attention, norm), model.RMSNorm):
-                        setattr(attention, norm, InPlaceRMSNorm(64))
+                        setattr(attention, norm, in_place.InPlaceRMSNorm(64))
 
 
 class MMDiTX(model.MMDiT):
@@ -108,13 +100,15 @@ class MMDiTX(model.MMDiT):
 
     def cropped_pos_embed(self, hw: tuple[int, int]) -> Tensor:
         """Positions (1, N, hidden); `config` is not the project's any more once the loader was here."""
-        return model.MMDiT.cropped_pos_embed(SimpleNamespace(config=self.architecture, pos_embed=self.pos_embed), hw)
+        known: Any = SimpleNamespace(config=self.architecture, pos_embed=self.pos_embed)
+        return model.MMDiT.cropped_pos_embed(known, hw)
 
     def unpatchify(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Patches as a latent."""
-        return model.MMDiT.unpatchify(SimpleNamespace(config=self.architecture, out_channels=self.out_channels), x, hw)
+        known: Any = SimpleNamespace(config=self.architecture, out_channels=self.out_channels)
+        return model.MMDiT.unpatchify(known, x, hw)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         x: Tensor,
         t: Tensor,

@@ -12,7 +12,7 @@ RE_IMAGESIZE = re.compile(r"^(\d+)x(\d+)$")
 paste_fields: dict[str, dict[str, Any]] = {}
 
 
-class PasteField(tuple):
+class PasteField(tuple[Any, Any]):
     """A control and the infotext label, or function of the parsed infotext, that fills it."""
 
     def __new__(cls, component: Any, target: str | Callable[..., Any], *, api: str | None = None) -> PasteField:

@@ -59,16 +59,22 @@ class CFGDenoiser(nn.Module):
 
     def __init__(self, sampler: Any) -> None:
         super().__init__()
-        self.sampler, self.p = sampler, None
+        self.sampler: Any = sampler
+        self.p: Any = None
         self.model_wrap: Any = None
         self.mask: Any = None
         self.nmask: Any = None
         self.init_latent: Any = None
-        self.steps: int | None = None
-        self.total_steps: int | None = None
+        self.steps: Any = None
+        self.total_steps: Any = None
         self.step = 0
         self.cond_scale_miltiplier = 1.0
         self.mask_before_denoising = False
+
+    @property
+    def inner_model(self) -> Any:
+        """What the sampler hands latents to; each kind of sampler has its own."""
+        raise NotImplementedError
 
     def update_inner_model(self) -> None:
         """The model was swapped: take its text and wrapper anew."""

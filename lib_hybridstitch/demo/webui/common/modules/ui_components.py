@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 
-class InputAccordionImpl(gr.Checkbox):  # type: ignore[misc]
+class InputAccordionImpl(gr.Checkbox):
     """An accordion that is a tick at the same time."""
 
     def __init__(self, value: Any = None, **kwargs: Any) -> None:
@@ -31,7 +31,7 @@ class InputAccordionImpl(gr.Checkbox):  # type: ignore[misc]
         self.accordion.__exit__(*error)
 
 
-class ToolButton(gr.Button):  # type: ignore[misc]
+class ToolButton(gr.Button):
     """A small button with an emoji as text."""
 
     def get_block_name(self) -> str:
@@ -43,9 +43,9 @@ InputAccordion: Any = InputAccordionImpl
 """A class on A1111, a function on Forge."""
 
 
-class FormRow(gr.Row):  # type: ignore[misc]
+class FormRow(gr.Row):
     """A row inside a form."""
 
 
-class FormGroup(gr.Group):  # type: ignore[misc]
+class FormGroup(gr.Group):
     """A group inside a form."""

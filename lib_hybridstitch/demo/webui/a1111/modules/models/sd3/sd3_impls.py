@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from modules.models.sd3.mmdit import MMDiT
-from modules.standin import journal
+from modules.standin import journal, parts
 from torch import Tensor, nn
 
 from lib_hybridstitch.mmdit.config import MMDiTConfig
@@ -49,7 +49,7 @@ def config_of(state_dict: dict[str, Tensor], prefix: str) -> MMDiTConfig:
         context_dim=shape[f"{prefix}context_embedder.weight"][1],
         pooled_dim=shape[f"{prefix}y_embedder.mlp.0.weight"][1],
         pos_embed_size=isqrt(shape[f"{prefix}pos_embed"][1]),
-        qk_norm=False,
+        qk_norm=parts.reads_norms and f"{prefix}joint_blocks.0.x_block.attn.ln_q.weight" in shape,
     )
 
 

@@ -73,8 +73,7 @@ class SD3Inferencer(nn.Module):
     def get_learned_conditioning(self, batch: list[str]) -> dict[str, Tensor]:
         """Texts as 22 tokens per chunk (154 on the host) and vectors."""
         config = self.model.diffusion_model.config
-        length = 2 * sd_encoding.CLIP_TOKENS * sd_encoding.chunks(batch)
-        return sd_encoding.encode(batch, length, config.context_dim, config.pooled_dim)
+        return sd_encoding.encode(batch, 2 * sd_encoding.CLIP_TOKENS, 0, config.context_dim, config.pooled_dim)
 
     def apply_model(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         """Denoised latents; t is σ."""

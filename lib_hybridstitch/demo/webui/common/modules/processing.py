@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,22 @@ def create_infotext(p: Any, all_prompts: Any, all_seeds: Any, all_subseeds: Any,
     return f"{prompt_text}\n" + ", ".join(f"{key}: {infotext_utils.quote(value)}" for key, value in shown.items())
 
 
+def get_fixed_seed(seed: Any) -> int:
+    """A seed; -1, nothing and what is no number stand for any."""
+    try:
+        number = int(seed)
+    except (TypeError, ValueError):
+        number = -1
+    return random.randrange(4294967294) if number == -1 else number
+
+
+def fix_seed(p: Any) -> None:
+    """Decide the seeds."""
+    if not isinstance(p.seed, list):
+        p.seed = get_fixed_seed(p.seed)
+    p.subseed = get_fixed_seed(p.subseed)
+
+
 def process_images(p: Any) -> Processed:
     """Generate; the checkpoint is loaded after `before_process`."""
     if p.scripts is not None:
@@ -77,6 +94,8 @@ def process_images_inner(p: Any) -> Processed:
     p.sd_model_name = shared.sd_model.sd_checkpoint_info.name_for_extra
     p.sd_model_hash = shared.sd_model.sd_model_hash
     p.width, p.height = p.width // 16 * 16, p.height // 16 * 16
+    fix_seed(p)
+    state.job_count = p.n_iter * (2 if getattr(p, "enable_hr", False) else 1)
     p.s_min_uncond = opts.s_min_uncond if p.s_min_uncond is None else p.s_min_uncond
     p.setup_prompts()
     count = len(p.all_prompts)

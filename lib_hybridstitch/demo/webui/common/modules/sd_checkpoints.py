@@ -43,7 +43,7 @@ class CheckpointInfo:
         self.sha256, self.shorthash = sha256, sha256[:10] if sha256 else None
         mark = f" [{self.shorthash}]" if self.shorthash else ""
         self.title, self.short_title = f"{self.name}{mark}", f"{self.name_for_extra}{mark}"
-        extra = [self.shorthash, sha256] if sha256 else []
+        extra = [sha256[:10], sha256] if sha256 else []
         self.ids = list(dict.fromkeys([*self.ids, self.title, self.short_title, *extra]))
 
     def __repr__(self) -> str:

@@ -44,7 +44,7 @@ class StableDiffusionProcessing:
     scripts_value: Any = field(default=None, init=False)
     script_args_value: Any = field(default=None, init=False)
     scripts_setup_complete: bool = field(default=False, init=False)
-    comments: dict[str, int] | None = None
+    comments: Any = None
     sampler: Any = field(default=None, init=False)
     paste_to: Any = field(default=None, init=False)
     is_hr_pass: bool = field(default=False, init=False)
@@ -83,7 +83,7 @@ class StableDiffusionProcessing:
 
     @sd_model.setter
     def sd_model(self, value: Any) -> None:
-        pass
+        """Nothing comes of it."""
 
     @property
     def scripts(self) -> Any:
@@ -92,6 +92,7 @@ class StableDiffusionProcessing:
 
     @scripts.setter
     def scripts(self, value: Any) -> None:
+        """Set before a generation."""
         self.scripts_value = value
         self._setup_when_complete()
 
@@ -102,6 +103,7 @@ class StableDiffusionProcessing:
 
     @script_args.setter
     def script_args(self, value: Any) -> None:
+        """Set before a generation."""
         self.script_args_value = value
         self._setup_when_complete()
 
@@ -175,7 +177,7 @@ class StableDiffusionProcessing:
         self.sampler = self.c = self.uc = None
 
 
-class DecodedSamples(list):
+class DecodedSamples(list[Tensor]):
     """Pictures, as hires returns them."""
 
     already_decoded = True

@@ -18,7 +18,7 @@ class MMDiT(model.MMDiT):
         super().__init__(config)
         self.dtype = dtype
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, context: Tensor | None = None) -> Any:  # type: ignore[override]
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, context: Tensor | None = None) -> Any:
         """Velocity of a latent; t is 1000·σ."""
         assert y is not None and context is not None
         return super().forward(x, t, y, context)
