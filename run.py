@@ -1,4 +1,4 @@
-"""Start HybridStitch from a fresh checkout: `python3 run.py demo | test | bench`.
+"""Start HybridStitch from a fresh checkout: `python3 run.py serve | demo | test | bench`.
 
 Needs nothing but Python. The first start makes a virtual environment of its own and installs into it what the command
 needs; later starts find a stamp per requirements file and skip that.
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     Run = Callable[[Sequence[str]], "Finished"]
     Start = Callable[[Sequence[str], Mapping[str, str], Path], int]
@@ -32,11 +34,12 @@ MARKER = "hybridstitch-environment"
 USAGE = """\
 HybridStitch for WebUI
 
+  python3 run.py serve [options]                the extension in your browser, in a small WebUI that comes with it
   python3 run.py demo  ["a prompt"] [options]   make pictures with the pair of models that comes with the project
   python3 run.py test  [pytest options]         run every test, style and types included
   python3 run.py bench [race | overhead | memory]   race against the peers, time the parts, foretell memory
 
-What follows the command is handed on; `python3 run.py demo --help` lists the demo's own options.
+What follows the command is handed on; `python3 run.py serve --help` lists the options of serve, and so for the others.
 The first start installs what it needs into .venv-hybridstitch/ (choose another folder with HYBRIDSTITCH_VENV).
 """
 
@@ -76,6 +79,33 @@ TEST_STEPS = (*DEMO_STEPS, Requirements("tests/requirements.txt", "the tools tha
 
 
 @dataclass(frozen=True)
+class Layer:
+    """An environment above the main one: what it has of its own hides what the main one has of it.
+
+    A gradio that a WebUI pins drags old versions of other packages along, which nothing else here should meet.
+
+    Args:
+        name: part of its folder's name.
+        requirements: what it has of its own.
+        newest: the newest Python that its packages install on.
+    """
+
+    name: str
+    requirements: Requirements
+    newest: tuple[int, int]
+
+
+def gradio(version: str, newest: tuple[int, int], where: str) -> Layer:
+    """The layer with the page's toolkit as a WebUI pins it."""
+    path = f"lib_hybridstitch/demo/requirements-gradio-{version}.txt"
+    return Layer(f"gradio-{version}", Requirements(path, f"gradio {version}, as {where} has it"), newest)
+
+
+FORGE_PAGE = gradio("4.40.0", (3, 13), "Forge")
+A1111_PAGE = gradio("3.41.2", (3, 11), "AUTOMATIC1111")
+
+
+@dataclass(frozen=True)
 class Command:
     """What a word on the command line starts.
 
@@ -83,14 +113,26 @@ class Command:
         module: run with `python -m`.
         steps: what it needs installed.
         from_root: whether it runs in the repository instead of the user's folder.
+        layers: the environment it runs in, by the value of `--like`; the first is the default.
     """
 
     module: str
     steps: tuple[Requirements, ...]
     from_root: bool = False
+    layers: Mapping[str, Layer] = field(default_factory=dict)
+
+    def layer(self, arguments: Sequence[str]) -> Layer | None:
+        """The layer that these arguments ask for; the command itself refuses a value that it does not know."""
+        if not self.layers:
+            return None
+        default = next(iter(self.layers.values()))
+        values = [after for before, after in itertools.pairwise(arguments) if before == "--like"]
+        values += [word.partition("=")[2] for word in arguments if word.startswith("--like=")]
+        return self.layers.get(values[-1], default) if values else default
 
 
 COMMANDS = {
+    "serve": Command("lib_hybridstitch.demo.serve", DEMO_STEPS, layers={"forge": FORGE_PAGE, "a1111": A1111_PAGE}),
     "demo": Command("lib_hybridstitch.demo.command", DEMO_STEPS),
     "test": Command("pytest", TEST_STEPS, from_root=True),
     "bench": Command("benchmarks", DEMO_STEPS),
@@ -177,6 +219,29 @@ class Environment:
             if not stamp.is_file() or stamp.read_text() != step.fingerprint(self.root):
                 self._install(step)
                 stamp.write_text(step.fingerprint(self.root))
+
+    def above(self, layer: Layer) -> Environment:
+        """Make an environment that sees this one's packages behind its own.
+
+        Raises:
+            SetupError: when that is not possible, in one sentence.
+        """
+        if sys.version_info[:2] > layer.newest:
+            have, need = (".".join(map(str, version)) for version in (sys.version_info[:2], layer.newest))
+            raise SetupError(f"{layer.name} needs Python {need} or older and this is {have}; use an older one.")
+        upper = replace(self, folder=self.folder.with_name(f"{self.folder.name}-{layer.name}"))
+        upper.prepare([layer.requirements])
+        link = upper.packages / f"{MARKER}.pth"
+        if not link.is_file() or link.read_text() != f"{self.packages}\n":
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.write_text(f"{self.packages}\n")
+        return upper
+
+    @property
+    def packages(self) -> Path:
+        """Where its packages lie."""
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        return self.folder / ("Lib/site-packages" if os.name == "nt" else f"lib/{version}/site-packages")
 
     def _works(self) -> bool:
         """Whether the interpreter starts and sees packages; it does not after a broken or outdated set-up."""
@@ -297,6 +362,8 @@ def main(
     environment = Environment(Path(variables.get(VENV_VARIABLE) or ROOT / ".venv-hybridstitch").absolute(), run=run)
     try:
         environment.prepare(command.steps)
+        layer = command.layer(rest)
+        environment = environment.above(layer) if layer else environment
     except SetupError as error:
         say(str(error))
         return 1

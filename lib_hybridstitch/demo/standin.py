@@ -146,6 +146,10 @@ class Host:
         """The current model."""
         return self.shared.sd_model
 
+    def load_model(self) -> None:
+        """Load the current checkpoint, as a generation does at its start."""
+        self.module("modules.processing_host").load_model(None)
+
     def choose(self, checkpoint: str) -> None:
         """Make a checkpoint of the list the current one, to be loaded when it is needed."""
         info = self.sd_models.get_closet_checkpoint_match(checkpoint)

@@ -70,7 +70,7 @@ class Host(standin.Host):
 
     def load(self) -> Any:
         """Load the current checkpoint, as a generation does at its start; returns its transformer."""
-        self.module("modules.processing_host").load_model(None)
+        self.load_model()
         return self.network
 
     def processing(self, kind: str = "txt2img", prompt: Any = "a frog", **attributes: Any) -> Any:

@@ -8,32 +8,21 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from run import MARKER, ROOT, Environment, Requirements
+from run import ROOT
+from tests.pages import environment
 
-NEWEST_PYTHON = {"3.41.2": (3, 11), "4.40.0": (3, 12)}
-"""The versions of gradio, and the newest Python each can be installed on."""
-
-
-def folder(version: str) -> Path:
-    """Where that gradio lives: beside the environment run.py made, or in the repository."""
-    made = Path(sys.prefix)
-    home = made if (made / MARKER).is_file() else ROOT / ".venv-hybridstitch"
-    return home.with_name(f"{home.name}-gradio-{version}")
+GRADIO = {"3.41.2": "a1111", "4.40.0": "forge"}
+"""The versions of gradio, and the WebUI that has each."""
 
 
 def probe(version: str) -> dict[str, Any]:
     """Build and use the panel under that gradio; an environment that cannot be made is an error."""
-    if sys.version_info[:2] > NEWEST_PYTHON[version]:
-        pytest.skip(f"gradio {version} does not support this Python")
-    environment = Environment(folder(version))
-    environment.prepare([Requirements(f"lib_hybridstitch/demo/requirements-gradio-{version}.txt", f"gradio {version}")])
     done = subprocess.run(
-        [str(environment.python), str(ROOT / "tests/webui/panel_probe.py")],
+        [str(environment(GRADIO[version]).python), str(ROOT / "tests/webui/panel_probe.py")],
         env={**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_ANALYTICS_ENABLED": "False"},
         capture_output=True,
         text=True,
@@ -45,7 +34,7 @@ def probe(version: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.fixture(scope="session", params=NEWEST_PYTHON)
+@pytest.fixture(scope="session", params=GRADIO)
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What panel_probe.py saw, under each gradio."""
     found = probe(request.param)

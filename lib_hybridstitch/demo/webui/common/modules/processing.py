@@ -80,6 +80,8 @@ def process_images(p: Any) -> Processed:
     """Generate; the checkpoint is loaded after `before_process`."""
     if p.scripts is not None:
         p.scripts.before_process(p)
+    if p.override_settings.get("sd_model_checkpoint") not in sd_models.checkpoint_aliases:
+        p.override_settings.pop("sd_model_checkpoint", None)
     with shared.override(p.override_settings, p.override_settings_restore_afterwards):
         journal.hooks.append("model load")
         processing_host.load_model(p)

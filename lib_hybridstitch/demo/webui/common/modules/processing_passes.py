@@ -153,6 +153,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     mask: Any = None
     mask_round: bool = True
     inpainting_fill: int = 1
+    inpainting_mask_invert: int = 0
     initial_noise_multiplier: float | None = None
     image_mask: Any = field(default=None, init=False)
     nmask: Any = field(default=None, init=False)
@@ -179,6 +180,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         self.init_latent = sd_encoding.encode_image(pictures * 2 - 1, channels)
         if self.image_mask is not None:
             paint = functional.interpolate(self.image_mask[None, None].float(), self.init_latent.shape[2:], mode="area")
+            paint = 1.0 - paint if self.inpainting_mask_invert else paint
             paint = paint.round() if self.mask_round else paint
             self.nmask = paint[0].repeat(channels, 1, 1)
             self.mask = 1.0 - self.nmask

@@ -99,6 +99,14 @@ class State:
 
     def __init__(self) -> None:
         self.begin()
+        self.end()
+
+    def dict(self) -> dict[str, Any]:
+        """What the API tells of it."""
+        names = (
+            "skipped interrupted stopping_generation job job_count job_timestamp job_no sampling_step sampling_steps"
+        )
+        return {name: getattr(self, name) for name in names.split()}
 
     def begin(self, job: str = "") -> None:
         """Start a job."""
@@ -160,7 +168,7 @@ _DEFAULTS: dict[str, Any] = {
     "forge_unet_storage_dtype": "Automatic",
     "forge_additional_modules": [],
     "sd_checkpoints_limit": 1,
-    "live_previews_enable": False,
+    "live_previews_enable": True,
     "samples_save": False,
     "xyz_fallback": None,
 }
