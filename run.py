@@ -63,12 +63,15 @@ class Requirements:
         return hashlib.sha256(f"{self.alone}\n".encode() + (root / self.path).read_bytes()).hexdigest()
 
 
-DEMO_STEPS = (
+SERVE_STEPS = (
     Requirements(
         "lib_hybridstitch/demo/requirements-torch.txt",
         "PyTorch, which computes everything; it is large, so this takes some minutes",
     ),
     Requirements("lib_hybridstitch/demo/requirements.txt", "the demo's libraries; about a minute"),
+)
+DEMO_STEPS = (
+    *SERVE_STEPS,
     Requirements(
         "lib_hybridstitch/demo/requirements-data.txt",
         "the weights of LPIPS, which measures how far two pictures are apart",
@@ -132,7 +135,7 @@ class Command:
 
 
 COMMANDS = {
-    "serve": Command("lib_hybridstitch.demo.serve", DEMO_STEPS, layers={"forge": FORGE_PAGE, "a1111": A1111_PAGE}),
+    "serve": Command("lib_hybridstitch.demo.serve", SERVE_STEPS, layers={"forge": FORGE_PAGE, "a1111": A1111_PAGE}),
     "demo": Command("lib_hybridstitch.demo.command", DEMO_STEPS),
     "test": Command("pytest", TEST_STEPS, from_root=True),
     "bench": Command("benchmarks", DEMO_STEPS),

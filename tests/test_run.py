@@ -14,7 +14,19 @@ from pathlib import Path
 import pytest
 
 import run
-from run import DEMO_STEPS, ROOT, TEST_STEPS, Environment, Finished, SetupError, install_failed, main
+from run import (
+    A1111_PAGE,
+    DEMO_STEPS,
+    FORGE_PAGE,
+    ROOT,
+    SERVE_STEPS,
+    TEST_STEPS,
+    Environment,
+    Finished,
+    SetupError,
+    install_failed,
+    main,
+)
 
 
 class Outside:
@@ -123,17 +135,52 @@ def test_a_command_installs_what_it_needs_and_hands_on_the_rest(
     assert outside.installed == paths(steps)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "version"),
+    [
+        ((), "4.40.0"),
+        (("--like", "forge"), "4.40.0"),
+        (("--like", "a1111", "--port", "1"), "3.41.2"),
+        (("--like=a1111",), "3.41.2"),
+        (("--like", "nobody"), "4.40.0"),
+    ],
+)
+def test_serve_runs_in_a_layer_with_the_gradio_of_the_webui_it_is_like(
+    arguments: tuple[str, ...], version: str, outside: Outside, folder: Path
+) -> None:
+    assert start(outside, folder, "serve", *arguments) == 7
+    upper = Environment(folder.with_name(f"{folder.name}-gradio-{version}"))
+    [(command, _, _)] = outside.started
+    assert command == [str(upper.python), "-m", "lib_hybridstitch.demo.serve", *arguments]
+    assert outside.installed == [*paths(SERVE_STEPS), f"lib_hybridstitch/demo/requirements-gradio-{version}.txt"]
+    (link,) = upper.packages.glob("*.pth")
+    assert link.read_text() == f"{Environment(folder).packages}\n"
+    start(outside, folder, "serve", *arguments)
+    assert len(outside.made) == 2, "the second start makes nothing"
+
+
+def test_a_python_too_new_for_a_layer_is_told_so(outside: Outside, folder: Path) -> None:
+    layer = run.Layer("gradio-9", FORGE_PAGE.requirements, (3, 8))
+    with pytest.raises(SetupError, match=r"gradio-9 needs Python 3\.8 or older and this is 3\.\d+; use"):
+        Environment(folder, run=outside.run).above(layer)
+    assert outside.made == []
+
+
 def test_torch_comes_first_alone_and_pinned() -> None:
     lines = [line for line in (ROOT / DEMO_STEPS[0].path).read_text().splitlines() if line and line[0] != "#"]
     assert len(lines) == 1
     assert re.fullmatch(r"torch==[\d.]+", lines[0])
 
 
-@pytest.mark.parametrize("step", TEST_STEPS, ids=paths(TEST_STEPS))
+EVERY_STEP = (*TEST_STEPS, FORGE_PAGE.requirements, A1111_PAGE.requirements)
+
+
+@pytest.mark.parametrize("step", EVERY_STEP, ids=paths(EVERY_STEP))
 def test_every_requirement_is_bounded_and_names_no_index(step: run.Requirements) -> None:
     lines = [line for line in (ROOT / step.path).read_text().splitlines() if line and line[0] != "#"]
     assert lines
-    assert all(re.fullmatch(r"[\w-]+(==[\w.]+|>=[\w.]+,<[\w.]+)", line) for line in lines), lines
+    bounded = r"[\w-]+(==[\w.]+|>=[\w.]+,<[\w.]+)(; python_version [<>=]+ \"[\d.]+\")?"
+    assert all(re.fullmatch(bounded, line) for line in lines), lines
 
 
 def test_only_the_data_package_is_installed_without_what_it_depends_on(outside: Outside, folder: Path) -> None:

@@ -1,0 +1,88 @@
+"""`run.py serve` from the command line: its one line, its port, the browser, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from run import COMMANDS, ROOT, child_environment
+from tests.pages import environment
+
+START = 60.0  # seconds; an idle machine takes about six
+
+
+def start(like: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    made = environment(like)
+    return subprocess.Popen(
+        [str(made.python), "-m", COMMANDS["serve"].module, "--like", like, *arguments],
+        env={**child_environment(COMMANDS["serve"], ROOT, os.environ), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def stop(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Press Ctrl-C; returns what was printed since, and complaints."""
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=20)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.parametrize("like", ["forge", "a1111"])
+def test_it_says_one_line_opens_the_browser_and_frees_its_port(like: str, tmp_path: Path) -> None:
+    port, opened, scratch = free_port(), tmp_path / "opened", tmp_path / "scratch"
+    scratch.mkdir()
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    process = start(like, "--port", str(port), BROWSER=f"{browser} %s", TMPDIR=str(scratch))
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line == f"HybridStitch is at http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as reply:
+        page = reply.read().decode()
+    assert "hybridstitch_panel.js" in page
+    assert "googleapis" not in page.split("window.gradio_config")[0] and "cdnjs" not in page
+    deadline = time.monotonic() + START
+    while not opened.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert opened.read_text().strip() == f"http://127.0.0.1:{port}"
+    assert list(scratch.glob("hybridstitch-*"))
+    said, complaints = stop(process)
+    assert process.returncode == 0
+    assert said == "" and "Traceback" not in complaints
+    assert not list(scratch.glob("hybridstitch-*"))
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(
+    ("port", "sentence"),
+    [
+        ("taken", "is taken, perhaps by a WebUI; close that, or choose another with --port"),
+        ("70000", "--port is 70000"),
+    ],
+)
+def test_a_port_that_cannot_be_had_gives_one_sentence(port: str, sentence: str) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        number = str(busy.getsockname()[1]) if port == "taken" else port
+        process = start("forge", "--no-browser", "--port", number)
+        said, complaints = process.communicate(timeout=START)
+    assert process.returncode == 2 and said == ""
+    assert sentence in complaints and len(complaints.strip().splitlines()) == 1
