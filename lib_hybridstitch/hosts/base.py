@@ -115,8 +115,6 @@ class Host(Protocol):
     """
 
     name: str
-    default_context: int
-    """text tokens of a prompt of one chunk, for forecasts"""
 
     def version(self) -> str:
         """The host's own version, or ""."""
@@ -152,6 +150,10 @@ class Host(Protocol):
 
     def schedule(self, sampler: str, scheduler: str, steps: int) -> tuple[float, ...]:
         """Noise levels of a run, for forecasts; the host's own schedule where a model is loaded."""
+        ...
+
+    def context(self) -> int:
+        """Text tokens of a prompt, for forecasts: as many as in the last pass, else those of one chunk."""
         ...
 
     def second_device(self) -> torch.device:
@@ -237,6 +239,10 @@ class Host(Protocol):
 
     def tell(self, p: Any, sentence: str) -> None:
         """Show a sentence below the finished picture."""
+        ...
+
+    def task(self) -> str:
+        """The task of the generation that is running, by the name the page knows it by; "" when there is none."""
         ...
 
     def was_stopped(self) -> bool:

@@ -40,6 +40,7 @@ class Pass:
         undo: takes the engine off the host's model.
         large: the large model in use.
         small: the small model in use.
+        foreseen: its speed-up by the forecast.
     """
 
     sampling: Sampling
@@ -48,6 +49,7 @@ class Pass:
     undo: Undo
     large: LargeModel
     small: SmallModel | None
+    foreseen: float
 
 
 @dataclass
@@ -182,7 +184,7 @@ class Generation:
         free = self.host.memory(large.side.device or x.device)
         if short := budget.Budget(cache=reserve).shortage(free, self.host.movable()):
             raise StitchError(short)
-        self._advise(p, plan, sampling, large, small)
+        foreseen = self._advise(p, plan, sampling, large, small)
         stitcher = Stitcher(
             large.side,
             small.side() if small else None,
@@ -193,7 +195,7 @@ class Generation:
             keep_masks=settings.show_mask,
         )
         undo = self.host.install(p, large, small, reserve, _with_region(stitcher, sampling))
-        return Pass(sampling, plan, stitcher, undo, large, small)
+        return Pass(sampling, plan, stitcher, undo, large, small, foreseen)
 
     def _small(self, p: Any, settings: StitchSettings, large: LargeModel, sampling: Sampling) -> SmallModel:
         """The small model, loaded where it is not yet, after asking whether it fits."""
@@ -222,19 +224,20 @@ class Generation:
         dtype = large.side.dtype or x.dtype
         return 1 if settings.kv_cache == "fp8" else x.new_empty((), dtype=dtype).element_size()
 
-    def _advise(self, p: Any, plan: Plan, sampling: Sampling, large: LargeModel, small: SmallModel | None) -> None:
-        """Say what acts on one model only, and when nothing can be gained."""
+    def _advise(self, p: Any, plan: Plan, sampling: Sampling, large: LargeModel, small: SmallModel | None) -> float:
+        """Say what acts on one model only, and when nothing can be gained; return the speed-up of the forecast."""
         _, _, height, width = sampling.latent
         tokens = (height // large.config.patch_size) * (width // large.config.patch_size)
         rows = sampling.latent[0] * sampling.streams
         costs = StepCosts.counted(large.config, small.config if small else None, plan, tokens, sampling.context, rows)
-        advice = forecast(plan, sampling.pass_sigmas, costs).advice
-        for sentence in (*sampling.notes, advice):
+        told = forecast(plan, sampling.pass_sigmas, costs)
+        for sentence in (*sampling.notes, told.advice):
             if sentence:
                 self.tell(p, f"HybridStitch: {sentence}")
         if small is not None and sampling.loras:
             names = ", ".join(sampling.loras)
             self.tell(p, f"HybridStitch: LoRA {names} acts on the large model only; the small model draws without it.")
+        return told.speedup
 
     def _close_pass(self) -> None:
         opened, self._open = self._open, None
@@ -250,7 +253,8 @@ class Generation:
         report = opened.stitcher.report
         if report.records:
             patch, used_small = opened.stitcher.patch, opened.small is not None
-            self.passes.append(summary.Done(opened.sampling, opened.plan.method, report, patch, used_small))
+            done = summary.Done(opened.sampling, opened.plan.method, report, patch, used_small, opened.foreseen)
+            self.passes.append(done)
 
 
 def _with_region(stitcher: Stitcher, sampling: Sampling) -> Callable[[Evaluation], Tensor]:

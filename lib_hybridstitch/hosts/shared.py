@@ -30,6 +30,8 @@ class SharedHost:
 
     name = ""
     default_context = 154
+    """text tokens of a prompt of one chunk"""
+    _last_context = 0
 
     def problem(self) -> str:
         """Why the extension cannot work here; these hosts can."""
@@ -99,6 +101,10 @@ class SharedHost:
         )
         return _levels(made.get_sigmas(request, steps))
 
+    def context(self) -> int:
+        """Text tokens of a prompt, for forecasts: as many as in the last pass, else those of one chunk."""
+        return self._last_context or self.default_context
+
     def sampling(self, p: Any, x: Tensor, conditioning: Any) -> Sampling:
         """Describe the pass that is about to begin.
 
@@ -113,12 +119,13 @@ class SharedHost:
         hires = bool(getattr(p, "is_hr_pass", False))
         parts = max((len(image) for image in conditioning.batch), default=1)
         shape = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
+        self._last_context = _longest(conditioning, self.default_context)
         return Sampling(
             sigmas=_levels(p.sampler.get_sigmas(p, p.steps)),
             pass_sigmas=self._pass_sigmas(p, hires),
             latent=shape,
             streams=parts + self._has_uncond(p, hires),
-            context=_longest(conditioning, self.default_context),
+            context=self._last_context,
             hires=hires,
             region=None if hires else _region(getattr(p, "nmask", None), shape),
             loras=self._loras(p),
@@ -203,6 +210,12 @@ class SharedHost:
             yield
         finally:
             shared.state.textinfo = before
+
+    def task(self) -> str:
+        """The task of the generation that is running, as the page and the API's progress name it; "" for none."""
+        from modules import progress
+
+        return str(getattr(progress, "current_task", None) or "")
 
     def was_stopped(self) -> bool:
         """Whether the user has interrupted or skipped the generation."""

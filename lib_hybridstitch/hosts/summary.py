@@ -38,6 +38,7 @@ class Done:
         report: what happened.
         patch: edge of a token in latent pixels.
         used_small: whether a small model was loaded for it.
+        foreseen: its speed-up by the forecast.
     """
 
     sampling: Sampling
@@ -45,6 +46,7 @@ class Done:
     report: Report
     patch: int
     used_small: bool
+    foreseen: float
 
 
 def write(infotext: MutableMapping[str, Any], generation: Generation) -> None:
@@ -104,6 +106,7 @@ def figures(generation: Generation) -> dict[str, Any]:
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "version": __version__,
         "host": generation.host.name,
+        "task": generation.host.task(),
         "settings": generation.settings.to_dict() if generation.settings else None,
         "small_hash": generation.small_hash,
         "stopped": generation.stopped,
@@ -125,6 +128,7 @@ def _pass_figures(done: Done) -> dict[str, Any]:
         "grid": [height // patch, width // patch],
         "steps": [_step_figures(step, report.masks.get(step.evaluation)) for step in steps],
         "speedup": speedup(steps),
+        "forecast": done.foreseen,
         "mean_mask_ratio": report.mean_mask_ratio(),
         "cache_bytes": report.cache_bytes,
         "stopped": report.failure,

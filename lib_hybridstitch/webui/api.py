@@ -73,7 +73,7 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
     small = _small_config(extension, settings, large) if made.needs_small else None
     tokens = _tokens(run["width"], large.patch_size) * _tokens(run["height"], large.patch_size)
     rows = run["batch_size"] * (1 if run["cfg_scale"] == 1 else 2)
-    costs = StepCosts.counted(large, small, made, tokens, extension.host.default_context, rows)
+    costs = StepCosts.counted(large, small, made, tokens, extension.host.context(), rows)
     told = forecast(made, _sampled(sigmas, run["denoising_strength"]), costs)
     return {
         "summary": told.summary,
@@ -162,10 +162,12 @@ def add_routes(app: FastAPI, extension: Extension, credentials: str | None) -> N
         except HybridStitchError as error:
             raise HTTPException(422, str(error)) from error
 
-    def read_last_run() -> dict[str, Any]:
-        if extension.last_run is None:
-            raise HTTPException(404, "Nothing has been stitched yet.")
-        return extension.last_run
+    def read_last_run(task: str | None = None) -> dict[str, Any]:
+        run = extension.last_run if task is None else extension.run_of(task)
+        if run is None:
+            known = "Nothing has been stitched yet." if task is None else "No run of that task is known."
+            raise HTTPException(404, known)
+        return run
 
     guard = [Depends(allowed)]
     app.router.routes[:] = [route for route in app.router.routes if not getattr(route, "path", "").startswith(ROOT)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,9 @@ from lib_hybridstitch.log import get_logger
 from lib_hybridstitch.settings import StitchSettings, specs
 from lib_hybridstitch.webui import xyz
 from lib_hybridstitch.webui.options import Options
+
+KEPT_RUNS = 16
+"""As many as the hosts themselves remember finished tasks."""
 
 
 class Extension:
@@ -30,6 +35,7 @@ class Extension:
         self.options = options
         self.shelf: Shelf[SmallModel] = Shelf()
         self.last_run: dict[str, Any] | None = None
+        self._runs: OrderedDict[str, str] = OrderedDict()
         self._generations: list[Generation] = []
 
     # --- hooks of a generation, in the order in which they come -------------------------------------------------------
@@ -84,6 +90,11 @@ class Extension:
             settings = settings.with_changes({"small_checkpoint": self.options().small_checkpoint})
         return settings
 
+    def run_of(self, task: str) -> dict[str, Any] | None:
+        """The figures of one of the last generations, by the host's task; None when it is not among them."""
+        kept = self._runs.get(task)
+        return None if kept is None else dict(json.loads(kept))
+
     def release(self) -> bool:
         """Give back the memory of every model that the extension keeps; return whether there was one."""
         small = self.shelf.release()
@@ -123,6 +134,12 @@ class Extension:
 
     def _finished(self, generation: Generation) -> None:
         self.last_run = summary.figures(generation)
+        if not (task := self.last_run["task"]):
+            return
+        self._runs[task] = json.dumps(self.last_run)  # as text: the masks of a long run are a million numbers
+        self._runs.move_to_end(task)
+        while len(self._runs) > KEPT_RUNS:
+            self._runs.popitem(last=False)
 
     def _of(self, p: Any) -> Generation | None:
         """The generation of this very object; other extensions generate in between with objects of their own."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lib_hybridstitch.hosts import own
+from lib_hybridstitch.webui.api import plan
 from tests.hosts.conftest import STEPS, Web
 from tests.networks import LARGE, MEDIUM, random_network
 from tests.standins import Host, write_checkpoint
@@ -295,3 +296,43 @@ def test_a_refiner_ends_the_stitching_and_is_told(web: Web) -> None:
     assert any("refiner" in comment for comment in result.comments)
     assert result.latents.shape == off.latents.shape
     assert torch.equal(web.off(**way).latents, off.latents)
+
+
+def test_a_run_is_kept_by_the_hosts_task_with_what_was_foreseen(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = web.host.module("modules.progress")
+    assert web.extension.host.task() == ""
+    for task in ("task(one)", "task(two)"):
+        monkeypatch.setattr(progress, "current_task", task)
+        assert web.extension.host.task() == task
+        web.on(prompt="a secret garden")
+    one, two = (web.extension.run_of(task) for task in ("task(one)", "task(two)"))
+    assert one["task"] == "task(one)"
+    assert two == web.extension.last_run
+    assert web.extension.run_of("task(three)") is None
+    [done] = two["passes"]
+    assert done["forecast"] > 0
+    assert [step["mask"] is None for step in done["steps"]].count(False) > 0, "masks are recorded by default"
+    assert "secret" not in str(two), "no prompts"
+
+
+def test_what_is_foreseen_in_a_run_is_the_plans_cost(web: Web) -> None:
+    """Where the large model does everything, nothing is gained; Paper's plan ends on the small model."""
+    web.on(ALL_LARGE)
+    [all_large] = web.extension.last_run["passes"]
+    web.on()
+    [paper] = web.extension.last_run["passes"]
+    assert all_large["forecast"] == pytest.approx(1)
+    assert paper["forecast"] != pytest.approx(1)
+
+
+def test_after_a_run_the_pages_forecast_counts_the_text_that_there_was(web: Web) -> None:
+    size = {"width": 128, "height": 128}
+    request = {"steps": STEPS, "cfg_scale": 3.0, "sampler": "Euler", "scheduler": "Simple", **size}
+    settings = {"enabled": True, "preset": "Paper", "small_checkpoint": web.small}
+    web.host.load()
+    before = plan(web.extension, {**request, "settings": settings})
+    web.on(prompt=" ".join(["word"] * 15))
+    after = plan(web.extension, {**request, "settings": settings})
+    [done] = web.extension.last_run["passes"]
+    assert after["speedup"] == pytest.approx(done["forecast"])
+    assert after["speedup"] != pytest.approx(before["speedup"])

@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 
 from lib_hybridstitch.errors import CheckpointError
 from lib_hybridstitch.hosts.base import CheckpointFile
+from lib_hybridstitch.hosts.generation import Generation
 from lib_hybridstitch.hosts.shared import assumed_schedule
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.settings import PRESETS, StitchSettings, specs
 from lib_hybridstitch.webui import api
-from lib_hybridstitch.webui.extension import Extension
+from lib_hybridstitch.webui.extension import KEPT_RUNS, Extension
 from lib_hybridstitch.webui.options import Options
 from tests.networks import LARGE, MEDIUM, random_network
 
@@ -25,14 +26,20 @@ from tests.networks import LARGE, MEDIUM, random_network
 class FakeHost:
     """A host with a large model and one small checkpoint."""
 
-    default_context = 154
     name = "fake"
+    running = ""
 
     def __init__(self, folder: Path, large: MMDiTConfig | None = LARGE) -> None:
         self._folder, self._large = folder, large
 
     def large_config(self, settings: StitchSettings) -> MMDiTConfig | None:
         return self._large
+
+    def task(self) -> str:
+        return self.running
+
+    def context(self) -> int:
+        return 154
 
     def schedule(self, sampler: str, scheduler: str, steps: int) -> tuple[float, ...]:
         return assumed_schedule(steps)
@@ -139,6 +146,38 @@ def test_last_run(extension: Extension) -> None:
     assert web.get("/hybridstitch/v1/last-run").status_code == 404
     extension.last_run = {"stopped": ""}
     assert web.get("/hybridstitch/v1/last-run").json() == {"stopped": ""}
+
+
+def ended(extension: Extension, task: str) -> None:
+    """Let a generation end whose settings were refused; that is the shortest there is."""
+    extension.host.running = task  # type: ignore[attr-defined]
+    generation = Generation(extension.host, lambda: None, None, extension.shelf, extension._finished)  # type: ignore[arg-type]
+    generation.on_end(generation)
+
+
+def test_a_run_is_known_by_its_task(extension: Extension) -> None:
+    web = client(extension)
+    for task in ("task(one)", "task(two)"):
+        ended(extension, task)
+    assert web.get("/hybridstitch/v1/last-run?task=task(one)").json()["task"] == "task(one)"
+    assert web.get("/hybridstitch/v1/last-run").json()["task"] == "task(two)"
+    unknown = web.get("/hybridstitch/v1/last-run?task=task(three)")
+    assert (unknown.status_code, unknown.json()["detail"]) == (404, "No run of that task is known.")
+
+
+def test_a_run_without_a_task_is_only_the_last_one(extension: Extension) -> None:
+    ended(extension, "")
+    assert client(extension).get("/hybridstitch/v1/last-run").json()["task"] == ""
+    assert client(extension).get("/hybridstitch/v1/last-run?task=").status_code == 404
+
+
+def test_the_oldest_runs_are_forgotten_and_a_repeated_task_is_young_again(extension: Extension) -> None:
+    for number in range(KEPT_RUNS):
+        ended(extension, f"task({number})")
+    ended(extension, "task(0)")
+    ended(extension, "task(new)")
+    known = [number for number in range(KEPT_RUNS) if extension.run_of(f"task({number})")]
+    assert known == [0, *range(2, KEPT_RUNS)]
 
 
 @pytest.mark.parametrize(
