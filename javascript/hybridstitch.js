@@ -1,13 +1,12 @@
 /**
- * The forecast below HybridStitch's sliders: what the settings will do, told by the server before anything runs.
+ * What every script of the panel uses: reading and moving the page's controls, making elements, and saying texts.
  *
- * Looks at the page three times a second and asks once the settings have stood still between two looks, because a
- * control that a preset or a pasted infotext has moved makes no event.
+ * The one global of the extension. This file's name comes first in the alphabet, so it is loaded first; the others add
+ * what they make to `hybridstitch.parts`.
  */
 (function() {
     "use strict";
 
-    const PAUSE = 300; // milliseconds
     const RUN = {
         steps: "steps",
         width: "width",
@@ -17,103 +16,113 @@
         scheduler: "scheduler",
         batch_size: "batch_size",
     };
+    // What else decides about a picture, where the page has it.
+    const MORE = [
+        "prompt", "neg_prompt", "seed", "batch_count", "denoising_strength", "hr-checkbox", "hr_scale", "hr_upscaler",
+        "hires_steps",
+    ];
 
-    /** What a gradio control shows: a number, a tick or a text; null for an empty number, undefined without a control. */
-    function read(id) {
+    /** A gradio control's inputs. */
+    function inputs(id, type) {
         const root = gradioApp().getElementById(id);
-        const inputs = root ? Array.from(root.querySelectorAll("input, textarea")) : [];
-        const ofType = (type) => inputs.filter((input) => input.type === type);
-        if (ofType("radio").length) {
-            return ofType("radio").find((input) => input.checked)?.value;
+        const found = root ? Array.from(root.querySelectorAll("input, textarea")) : [];
+        return type ? found.filter((input) => input.type === type) : found;
+    }
+
+    /** What a control shows: a number, a tick or a text; null for an empty number, undefined without a control. */
+    function read(id) {
+        if (inputs(id, "radio").length) {
+            return inputs(id, "radio").find((input) => input.checked)?.value;
         }
-        if (ofType("checkbox").length) {
-            return ofType("checkbox")[0].checked;
+        if (inputs(id, "checkbox").length) {
+            return inputs(id, "checkbox")[0].checked;
         }
-        if (ofType("number").length) {
-            const text = ofType("number")[0].value;
+        if (inputs(id, "number").length) {
+            const text = inputs(id, "number")[0].value;
             return text === "" ? null : Number(text);
         }
-        return inputs[0]?.value;
+        return inputs(id)[0]?.value;
     }
 
-    /** Give each number its step again: gradio 3 makes it 1 whenever the server sets or skips the control. */
-    function keepSteps(line) {
-        for (const [id, step] of Object.entries(JSON.parse(line.dataset.steps))) {
-            const input = gradioApp().getElementById(id)?.querySelector("input[type=number]");
-            if (input && Number(input.step) !== step) {
-                input.step = step;
+    /** Put a number into a control as if it were typed. */
+    function writeNumber(id, value) {
+        const [input] = inputs(id, "number");
+        input.value = String(value);
+        input.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+
+    /** Tick or untick our accordion. Its visible tick, where there is one, does so without folding it. */
+    function tick(id, wanted) {
+        const [hidden] = inputs(id, "checkbox");
+        if (hidden && hidden.checked !== wanted) {
+            (gradioApp().getElementById(id.replace(/-checkbox$/, "-visible-checkbox")) || hidden).click();
+        }
+    }
+
+    /** An element with properties (attributes where the name has a dash, and `role`) and children, texts among them. */
+    function element(tag, properties, ...children) {
+        const made = document.createElement(tag);
+        for (const [name, value] of Object.entries(properties || {})) {
+            if (name.includes("-") || name === "role") {
+                made.setAttribute(name, value);
+            } else {
+                made[name] = value;
             }
         }
+        made.append(...children);
+        return made;
     }
 
-    /** The question to the server, as JSON: our settings, and the run they are for. */
-    function question(line) {
-        const settings = {};
-        for (const [name, id] of Object.entries(JSON.parse(line.dataset.controls))) {
-            settings[name] = read(id) ?? undefined; // an empty number is "not given", as it is to a generation
-        }
-        const asked = {settings};
-        for (const [name, suffix] of Object.entries(RUN)) {
-            asked[name] = read(`${line.dataset.tab}_${suffix}`);
-        }
-        if (line.dataset.tab === "img2img") {
-            asked.denoising_strength = read("img2img_denoising_strength");
-        }
-        return JSON.stringify(asked);
-    }
+    /** One panel: where its things are, and what it says. */
+    function panel(root) {
+        const texts = JSON.parse(root.dataset.texts);
+        const controls = JSON.parse(root.dataset.controls);
+        const tab = root.dataset.tab;
 
-    /** The server's answer as lines of text; none when it has no answer. */
-    async function forecast(asked) {
-        try {
-            const reply = await fetch("./hybridstitch/v1/plan", {
-                method: "POST",
-                headers: {"Content-Type": "application/json"},
-                body: asked,
-            });
-            const told = await reply.json();
-            const lines = reply.ok ? [told.summary, told.advice] : [told.detail];
-            return {lines: lines.filter((text) => text && typeof text === "string"), refused: !reply.ok};
-        } catch (error) {
-            return {lines: [], refused: false};
+        /** A text of the panel in the page's language, with its braces filled. */
+        function say(key, values) {
+            const text = window.localization?.[texts[key]] || texts[key];
+            return text.replace(/\{(\w+)\}/g, (braces, name) => values?.[name] ?? braces);
         }
-    }
 
-    /** Show an answer, one element per line; text only. */
-    function show(line, answer) {
-        line.classList.toggle("hybridstitch-refused", answer.refused);
-        line.replaceChildren(...answer.lines.map((text) => {
-            const element = document.createElement("div");
-            element.textContent = text;
-            return element;
-        }));
-    }
+        /** Our settings; an empty number is "not given", as it is to a generation. */
+        function settings() {
+            const places = Object.entries(controls);
+            return Object.fromEntries(places.map(([name, id]) => [name, read(id) ?? undefined]));
+        }
 
-    /** Keep one panel's forecast true. */
-    function watch(line) {
-        let seen = null;
-        let answered = null;
-        return async function look() {
-            if (!line.getClientRects().length) {
-                return; // folded away, or in the other tab
+        /** The question to the server: our settings, and the run they are for. */
+        function question() {
+            const asked = {settings: settings()};
+            for (const [name, suffix] of Object.entries(RUN)) {
+                asked[name] = read(`${tab}_${suffix}`);
             }
-            keepSteps(line);
-            const asked = question(line);
-            const still = asked === seen;
-            seen = asked;
-            if (!still || asked === answered) {
-                return;
+            if (tab === "img2img") {
+                asked.denoising_strength = read("img2img_denoising_strength");
             }
-            answered = asked;
-            const answer = await forecast(asked);
-            if (asked === answered) { // nothing newer has been asked meanwhile
-                show(line, answer);
-            }
-        };
+            return asked;
+        }
+
+        /** Everything that decides about a picture, as far as the page shows it, apart from our tick and the seed. */
+        function snapshot() {
+            const {settings: {enabled, ...ours}, ...run} = question();
+            const more = Object.fromEntries(MORE.map((suffix) => [suffix, read(`${tab}_${suffix}`)]));
+            const {seed, ...rest} = more;
+            const model = read("setting_sd_model_checkpoint")?.replace(/ \[\w+\]$/, ""); // a hash may come later
+            return {enabled, seed, rest: JSON.stringify({ours, run, rest, model})};
+        }
+
+        return Object.freeze({
+            root,
+            tab,
+            controls: Object.freeze(controls),
+            steps: Object.freeze(JSON.parse(root.dataset.steps)),
+            say,
+            question,
+            snapshot,
+            visible: () => root.getClientRects().length > 0, // not folded away, nor in the other tab
+        });
     }
 
-    onUiLoaded(function() {
-        for (const line of gradioApp().querySelectorAll(".hybridstitch-plan")) {
-            setInterval(watch(line), PAUSE);
-        }
-    });
+    window.hybridstitch = Object.freeze({read, writeNumber, tick, element, panel, parts: {}});
 })();

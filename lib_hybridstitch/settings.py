@@ -258,8 +258,8 @@ class StitchSettings:
     show_mask: bool = _setting(
         True,
         "Show mask",
-        "Records the mask of every step for /hybridstitch/v1/last-run. The picture itself stays as it is; on is "
-        "recommended.",
+        "Records the mask of every step, to be shown over the picture and by /hybridstitch/v1/last-run. The picture "
+        "itself stays as it is; on is recommended.",
         advanced=True,
     )
     small_device: str = _setting(

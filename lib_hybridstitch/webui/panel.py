@@ -17,6 +17,7 @@ import gradio as gr
 from lib_hybridstitch.errors import HybridStitchError
 from lib_hybridstitch.settings import CUSTOM, PRESETS, FieldSpec, StitchSettings, specs
 from lib_hybridstitch.webui.infotext import Paste
+from lib_hybridstitch.webui.texts import PAGE
 
 if TYPE_CHECKING:
     from lib_hybridstitch.hosts.base import Host
@@ -56,6 +57,7 @@ def texts() -> tuple[str, ...]:
     found = [ADVANCED, RELEASE, REFRESH]
     for spec in shown.values():
         found += [spec.label, spec.help, *(choice for choice in spec.choices if choice not in PROPER_NAMES)]
+    found += PAGE.values()
     return tuple(dict.fromkeys(found))
 
 
@@ -163,26 +165,33 @@ def _checkpoint_row(maker: _Maker, host: Host) -> dict[str, Any]:
 
 
 def _stage_controls(maker: _Maker, is_img2img: bool) -> dict[str, Any]:
-    """The preset, the numbers that matter most, and the forecast of what they will do."""
+    """The preset, the numbers that matter most, what they will do, and what the last run did."""
     made = {"preset": maker("preset")}
     numbers = [name for name, spec in specs().items() if spec.governed and not spec.advanced]
     typed = [name for name in numbers if _too_fine(specs()[name])]
     with gr.Row():
         made |= {name: maker(name) for name in typed}
     made |= {name: maker(name) for name in numbers if name not in typed}  # a slider's help needs the whole width
-    gr.HTML(_forecast(maker.elem_id, is_img2img), elem_id=maker.elem_id("forecast"))
+    gr.HTML(_live(maker.elem_id, is_img2img), elem_id=maker.elem_id("forecast"))
     return made
 
 
-def _forecast(elem_id: Callable[[str], str], is_img2img: bool) -> str:
-    """The line that the page's own script fills; it carries where each control is, and the step of each number."""
+def _live(elem_id: Callable[[str], str], is_img2img: bool) -> str:
+    """The stage bar and the last run, which the page's own scripts fill.
+
+    It carries what they need: the tab, where each control is, the step of each number, and what to say.
+    """
     places = {name: elem_id(name) for name in specs()}
     places["enabled"] += "-checkbox"  # the accordion's id belongs to the fold, its tick is a checkbox beside it
     steps = {places[name]: spec.step for name, spec in specs().items() if spec.step}
+    carried = {"controls": places, "steps": steps, "texts": dict(PAGE)}
+    data = " ".join(f'data-{key}="{html.escape(json.dumps(value))}"' for key, value in carried.items())
     return (
-        f'<div id="{html.escape(elem_id("plan"))}" class="hybridstitch-plan" role="status" '
-        f'data-tab="{"img2img" if is_img2img else "txt2img"}" data-controls="{html.escape(json.dumps(places))}" '
-        f'data-steps="{html.escape(json.dumps(steps))}"></div>'
+        f'<div id="{html.escape(elem_id("live"))}" class="hybridstitch-live" '
+        f'data-tab="{"img2img" if is_img2img else "txt2img"}" {data}>'
+        f'<div id="{html.escape(elem_id("plan"))}" class="hybridstitch-plan"></div>'
+        f'<section id="{html.escape(elem_id("run"))}" class="hybridstitch-run" hidden></section>'
+        "</div>"
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lib_hybridstitch.stitch.plan import Stage
 from lib_hybridstitch.webui import localization, options, xyz
+from lib_hybridstitch.webui.texts import PAGE
 from run import ROOT
 
 FOLDER = ROOT / "localizations"
@@ -27,7 +30,7 @@ def test_the_panels_texts_are_what_the_page_shows(report: dict[str, Any]) -> Non
         shown |= {control["label"], control["info"] or control["label"]}
         shown |= set() if control["kind"] == "Dropdown" else set(control["choices"])
     buttons = {"Advanced", "Release the small model", "Read the checkpoint folders again"}
-    assert set(report["texts"]) == shown - NOT_TRANSLATED | buttons
+    assert set(report["texts"]) == shown - NOT_TRANSLATED | buttons | set(PAGE.values())
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -51,6 +54,25 @@ def test_other_languages_translate_sentences_and_keep_the_numbers(language: str)
     for key, text in sentences.items():
         assert key != text
         assert all(number in text for number in ("0.2", "0.3", "0.7", "fp8", "RAS") if number in key), text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translations_keep_what_is_filled_in(language: str) -> None:
+    translated = translation(language)
+    braces = {text: sorted(re.findall(r"{\w+}", text)) for text in PAGE.values()}
+    assert any(braces.values())
+    assert {text: sorted(re.findall(r"{\w+}", translated[text])) for text in PAGE.values()} == braces
+
+
+def test_the_pages_scripts_say_what_there_is_and_nothing_else() -> None:
+    """Every key that a script names exists, and every text is said somewhere."""
+    source = "".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "javascript").glob("*.js")))
+    said = set(re.findall(r'\bsay\("(\w+)"', source))
+    assert said
+    assert said <= set(PAGE)
+    stages = {stage.value for stage in Stage}  # these they say by the server's word for a step
+    strings = set(re.findall(r'"(\w+)"', source)) | stages | {f"count_{stage}" for stage in stages}
+    assert set(PAGE) <= strings
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lib_hybridstitch.settings import PRESETS, StitchSettings, specs
+from lib_hybridstitch.webui.texts import PAGE
 
 Report = dict[str, Any]
 GOVERNED = [name for name, spec in specs().items() if spec.governed]
@@ -106,21 +107,40 @@ def test_the_hosts_problem_is_told_and_escaped(report: Report) -> None:
     assert not any("hybridstitch-problem" in piece for piece in report["html"])
 
 
-def test_the_forecast_tells_where_each_control_is(report: Report) -> None:
-    lines = [piece for piece in report["html"] if "hybridstitch-plan" in piece]
-    assert [re.findall('data-tab="(.*?)"', line) for line in lines] == [["txt2img"], ["img2img"]]
-    for line in lines:
-        places = json.loads(html.unescape(re.findall('data-controls="(.*?)"', line)[0]))
+def live(report: Report) -> dict[str, str]:
+    """What the page's scripts fill, by tab."""
+    pieces = [piece for piece in report["html"] if "hybridstitch-live" in piece]
+    return {re.findall('data-tab="(.*?)"', piece)[0]: piece for piece in pieces}
+
+
+def carried(piece: str, name: str) -> dict[str, Any]:
+    return dict(json.loads(html.unescape(re.findall(f'data-{name}="(.*?)"', piece)[0])))
+
+
+def test_the_stage_bar_knows_where_each_control_is(report: Report) -> None:
+    assert list(live(report)) == ["txt2img", "img2img"]
+    for piece in live(report).values():
+        places = carried(piece, "controls")
         assert list(places) == list(specs())
         assert set(places.values()) <= set(report["ids"])
 
 
 def test_the_page_knows_the_step_of_every_number(report: Report) -> None:
     numbers = {name: spec.step for name, spec in specs().items() if spec.kind in (int, float)}
-    for tab in ("txt2img", "img2img"):
-        line = next(piece for piece in report["html"] if f'data-tab="{tab}"' in piece)
-        steps = json.loads(html.unescape(re.findall('data-steps="(.*?)"', line)[0]))
-        assert steps == {f"script_{tab}_hybridstitch_{name}": step for name, step in numbers.items()}
+    for tab, piece in live(report).items():
+        steps = {f"script_{tab}_hybridstitch_{name}": step for name, step in numbers.items()}
+        assert carried(piece, "steps") == steps
+
+
+def test_the_page_is_told_what_to_say(report: Report) -> None:
+    for piece in live(report).values():
+        assert carried(piece, "texts") == dict(PAGE)
+
+
+def test_the_last_run_is_hidden_until_there_is_one(report: Report) -> None:
+    for tab, piece in live(report).items():
+        assert f'<div id="script_{tab}_hybridstitch_plan" class="hybridstitch-plan"></div>' in piece
+        assert f'<section id="script_{tab}_hybridstitch_run" class="hybridstitch-run" hidden></section>' in piece
 
 
 def test_the_style_sheet_finds_what_it_styles(report: Report) -> None:
