@@ -38,6 +38,7 @@ HybridStitch for WebUI
   python3 run.py demo  ["a prompt"] [options]   make pictures with the pair of models that comes with the project
   python3 run.py test  [pytest options]         run every test, style and types included
   python3 run.py bench [race | overhead | memory]   race against the peers, time the parts, foretell memory
+  python3 run.py screenshots                    make the README's pictures of the page anew
 
 What follows the command is handed on; `python3 run.py serve --help` lists the options of serve, and so for the others.
 The first start installs what it needs into .venv-hybridstitch/ (choose another folder with HYBRIDSTITCH_VENV).
@@ -139,6 +140,7 @@ COMMANDS = {
     "demo": Command("lib_hybridstitch.demo.command", DEMO_STEPS),
     "test": Command("pytest", TEST_STEPS, from_root=True),
     "bench": Command("benchmarks", DEMO_STEPS),
+    "screenshots": Command("tests.browser.screenshots", TEST_STEPS, from_root=True),
 }
 
 

@@ -101,7 +101,7 @@ def test_an_unknown_command_is_named_with_those_there_are(
     outside: Outside, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert start(outside, folder, "sing") == 2
-    assert "knows no command 'sing'; it offers serve, demo, test, bench." in capsys.readouterr().err
+    assert "knows no command 'sing'; it offers serve, demo, test, bench, screenshots." in capsys.readouterr().err
     assert not folder.exists()
 
 
@@ -111,6 +111,7 @@ def test_an_unknown_command_is_named_with_those_there_are(
         ("demo", "lib_hybridstitch.demo.command", DEMO_STEPS, False),
         ("test", "pytest", TEST_STEPS, True),
         ("bench", "benchmarks", DEMO_STEPS, False),
+        ("screenshots", "tests.browser.screenshots", TEST_STEPS, True),
     ],
 )
 def test_a_command_installs_what_it_needs_and_hands_on_the_rest(

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lib_hybridstitch.demo.standin import Host
+from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS
 
 EXAMPLES = (
     "frog and red apple on blue",
@@ -85,6 +86,16 @@ def top_row(tab: Tab) -> None:
         for number, example in enumerate(EXAMPLES):
             button = gr.Button(example, size="sm", elem_id=tab.id(f"example_{number}"))
             button.click(lambda text=example: text, inputs=[], outputs=[tab.request["prompt"]], **quiet())
+    gr.HTML(_drawable(), elem_classes=["drawable"])
+
+
+def _drawable() -> str:
+    """What the pair knows, for who wants to write a prompt of their own."""
+    drawings, grounds = ", ".join(DRAWINGS), ", ".join(GROUNDS)
+    return (
+        "<details><summary>What this small pair of models can draw</summary>"
+        f"Up to three of {drawings}; on {grounds}. Other words change nothing.</details>"
+    )
 
 
 def quiet() -> dict[str, Any]:

@@ -1,14 +1,18 @@
-"""The samplers' loops, in the few lines that each needs; a host has them in k_diffusion and beside it.
+"""The samplers' loops: func(model, x, sigmas, extra_args, callback) → latent, as in a host's k_diffusion.
 
-Every one takes model(x, sigma per image, **extra_args) → denoised. Sources: Karras et al., arXiv 2206.00364 (Euler and
-Heun); Lu et al., arXiv 2211.01095 (DPM++); Song et al., arXiv 2010.02502 (DDIM).
+model(x, sigma per image, **extra_args) → denoised; `sigmas` descend and end at 0; `callback` is called once per step.
+Euler, Heun and DPM++ 2M are solved by diffusers' flow-matching schedulers at the host's own noise levels. Euler a,
+DPM++ SDE and DDIM are written out, because diffusers has none of them for flow matching: on the hosts they are formulas
+for other models, which SD3 is handed all the same. Sources: Karras et al., arXiv 2206.00364 (the ancestral step);
+Lu et al., arXiv 2211.01095 (DPM++); Song et al., arXiv 2010.02502 (DDIM).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from torch import Tensor
 
 Model = Callable[..., Tensor]
@@ -19,19 +23,40 @@ def _step(model: Model, x: Tensor, sigma: Tensor, extra: dict[str, Any]) -> Tens
     return model(x, sigma * x.new_ones(x.shape[0]), **extra)
 
 
-def ancestral(sigma: Tensor, following: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """Split a step into the way down and the noise that is added after it."""
-    up = min(following, eta * (following**2 * (sigma**2 - following**2) / sigma**2) ** 0.5)
-    return (following**2 - up**2) ** 0.5, up
+def _solve(
+    solver: Any,
+    visits: Sequence[int],
+    model: Model,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
+    callback: Callback,
+) -> Tensor:
+    """Walk down `sigmas` by a scheduler of diffusers; `visits` has the number of the noise level of every evaluation.
+
+    Of two visits of a level the first ends the step before, and the second, with its callback, begins a step.
+    """
+    solver.set_begin_index(0)  # else it would look its place up by the timestep, which may be there twice
+    for index, following in zip(visits, [*visits[1:], None]):
+        sigma = sigmas[index]
+        denoised = _step(model, x, sigma, extra_args)
+        if index != following:
+            callback({"x": x, "i": index, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+        x = solver.step((x - denoised) / sigma, 1000 * sigma, x, return_dict=False)[0]
+    return x
 
 
 def euler(model: Model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Callback) -> Tensor:
     """One evaluation per step."""
-    for i in range(len(sigmas) - 1):
-        denoised = _step(model, x, sigmas[i], extra_args)
-        callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
-        x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
-    return x
+    solver = FlowMatchEulerDiscreteScheduler()
+    solver.set_timesteps(sigmas=sigmas[:-1].tolist())
+    return _solve(solver, range(len(sigmas) - 1), model, x, sigmas, extra_args, callback)
+
+
+def ancestral(sigma: Tensor, following: Tensor, eta: float) -> tuple[Tensor, Tensor]:
+    """Split a step into the way down and the noise that is added after it."""
+    up = min(following, eta * (following**2 * (sigma**2 - following**2) / sigma**2) ** 0.5)
+    return (following**2 - up**2) ** 0.5, up
 
 
 def euler_ancestral(
@@ -55,35 +80,31 @@ def euler_ancestral(
 
 
 def heun(model: Model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Callback) -> Tensor:
-    """Two evaluations per step but the last: each inner noise level is visited twice in a row."""
-    for i in range(len(sigmas) - 1):
-        denoised = _step(model, x, sigmas[i], extra_args)
-        slope = (x - denoised) / sigmas[i]
-        callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
-        width = sigmas[i + 1] - sigmas[i]
-        if sigmas[i + 1] == 0:
-            x = x + slope * width
-        else:
-            ahead = x + slope * width
-            second = (ahead - _step(model, ahead, sigmas[i + 1], extra_args)) / sigmas[i + 1]
-            x = x + (slope + second) / 2 * width
-    return x
+    """Two evaluations per step but the last: each inner noise level above 0 is visited twice in a row."""
+    steps = len(sigmas) - 1
+    visits = [index for index in range(steps) for _ in range(2 if index > 0 and sigmas[index] > 0 else 1)]
+    solver = FlowMatchHeunDiscreteScheduler()
+    solver.set_timesteps(steps)
+    # It takes a number of steps only; the levels of a schedule go where it keeps its own, one per evaluation and the 0.
+    solver.sigmas = sigmas[[*visits, steps]]
+    solver.timesteps = 1000 * solver.sigmas[:-1]
+    return _solve(solver, visits, model, x, sigmas, extra_args, callback)
 
 
 def dpmpp_2m(model: Model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Callback) -> Tensor:
-    """Second order from the evaluation before."""
-    before: Tensor | None = None
-    for i in range(len(sigmas) - 1):
-        denoised = _step(model, x, sigmas[i], extra_args)
-        callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
-        if before is None or sigmas[i + 1] == 0:
-            target = denoised
-        else:
-            ratio = (sigmas[i] / sigmas[i - 1]).log() / (sigmas[i + 1] / sigmas[i]).log()
-            target = (1 + 1 / (2 * ratio)) * denoised - 1 / (2 * ratio) * before
-        shrink = sigmas[i + 1] / sigmas[i]
-        x, before = shrink * x + (1 - shrink) * target, denoised
-    return x
+    """Second order from the evaluation before, in λ = log((1 - σ)/σ), where the hosts' loop takes -log σ for λ.
+
+    From σ = 1, λ = -∞, the first two steps are of first order and finite.
+    """
+    steps = len(sigmas) - 1
+    solver = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    solver.set_timesteps(steps)
+    # It takes a number of steps or whole timesteps only; the levels of a schedule go where it keeps its own. A table's
+    # last level may be above 1 by rounding, where λ does not exist. The number of timesteps tells which step is the
+    # last and of first order: the one that arrives at 0, also where a schedule has the 0 twice.
+    solver.sigmas = sigmas.clamp(max=1)
+    solver.timesteps = 1000 * sigmas[sigmas > 0]
+    return _solve(solver, range(steps), model, x, sigmas, extra_args, callback)
 
 
 def dpmpp_sde(

@@ -1,0 +1,291 @@
+"""What people do on the page: generate, look, compare, paste, interrupt."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+
+from tests.browser.conftest import STRANGER
+from tests.browser.server import Server
+from tests.browser.tab import Tab, same, stages
+
+FROG = "frog and red apple on blue"
+CLIENT_SIZE = {"width": 128, "height": 128}
+
+
+def paper(tab: Tab) -> None:
+    """The published method, which has every stage and a mask."""
+    tab.unfold()
+    tab.small("demo_small")
+    tab.choose("preset", "Paper")
+    tab.settle()
+
+
+def test_ticked_the_picture_is_stitched_and_unticked_it_is_the_large_models(tab: Tab) -> None:
+    tab.ask(FROG, 4)
+    plain = tab.generate()
+    large = tab.picture()
+    assert "HybridStitch" not in plain
+    paper(tab)
+    tab.set("switch_step", 4)
+    tab.set("mask_ratio", 0.5)
+    assert "4 large" in tab.settle()
+    infotext = tab.generate()
+    assert stages(infotext).startswith("4 large, ") and "mask 50 %" in stages(infotext)
+    assert not same(tab.picture(), large)
+    tab.tick.click()
+    assert tab.generate() == plain
+    assert same(tab.picture(), large)
+
+
+def test_the_timeline_has_a_bar_per_step_and_the_mask_follows_the_slider(tab: Tab) -> None:
+    tab.ask(FROG, 4)
+    paper(tab)
+    tab.set("mask_ratio", 0.25)
+    tab.settle()
+    tab.generate()
+    assert tab.steps() == 12
+    assert "x measured" in tab.panel("run").inner_text()
+    slider = tab.panel("run", ".hybridstitch-slider")
+    found = {}
+    slider.focus()
+    slider.press("Home")
+    for _ in range(12):
+        words = str(slider.get_attribute("aria-valuetext"))
+        assert words == tab.panel("run", ".hybridstitch-told").inner_text()
+        stage, share = words.split(" · ")[1], words.split(" · ")[3]
+        found.setdefault((stage, share.split(" ")[0]), tab.dimmed())
+        slider.press("ArrowRight")
+    assert found["large", "100"] == 0 and found["small", "0"] == 1
+    assert found["hybrid", "25"] == pytest.approx(0.75, abs=0.02)
+    pictured = tab.fetch(str(tab.panel("run", ".hybridstitch-figure img").first.get_attribute("src")))
+    assert same(pictured, tab.picture())
+
+
+def test_the_stage_bar_follows_at_once_and_says_when_nothing_is_gained(tab: Tab) -> None:
+    tab.field("steps", 20)
+    tab.unfold()
+    before = tab.settle()
+    assert "20 steps" in before
+    assert tab.panel("plan", ".hybridstitch-segment, [data-stage]").count() >= 20
+    tab.choose("preset", "Fast")
+    assert tab.settle() != before
+    tab.set("switch_step", 20)
+    assert "not faster" in tab.settle()
+    assert tab.chosen("preset") == "Custom"
+
+
+def test_a_preset_moves_the_numbers_and_a_number_names_the_preset(tab: Tab) -> None:
+    tab.unfold()
+    tab.choose("preset", "Paper")
+    tab.settle()
+    assert tab.number("mask_ratio") == pytest.approx(0.3)
+    tab.set("mask_ratio", 0.4)
+    tab.settle()
+    assert tab.chosen("preset") == "Custom"
+
+
+def test_a_wrong_checkpoint_gives_a_sentence_and_the_large_models_picture(tab: Tab) -> None:
+    tab.ask(FROG, 4)
+    tab.generate()
+    large = tab.picture()
+    paper(tab)
+    tab.small(STRANGER)
+    forecast = tab.settle()
+    assert STRANGER in forecast and "Traceback" not in forecast
+    infotext = tab.generate()
+    assert "HybridStitch stopped" in infotext and STRANGER in infotext
+    assert STRANGER in tab.said() and "Traceback" not in tab.said() and "Error" not in tab.said()
+    assert same(tab.picture(), large)
+
+
+def test_infotext_restores_the_panel(open_tab: Callable[..., Tab]) -> None:
+    tab = open_tab()
+    tab.ask(FROG, 77, steps=10)
+    paper(tab)
+    tab.set("switch_step", 3)
+    tab.set("mask_ratio", 0.45)
+    tab.settle()
+    infotext = tab.generate()
+    picture = tab.picture()
+    fresh = open_tab()
+    fresh.field("prompt", infotext)
+    fresh.page.click("#txt2img_paste")
+    fresh.page.wait_for_function(
+        "() => document.querySelector('#txt2img_prompt textarea').value.split('\\n').length === 1"
+    )
+    fresh.settle()
+    assert fresh.tick.is_checked()
+    assert (fresh.number("switch_step"), fresh.number("mask_ratio")) == (3, 0.45)
+    assert (fresh.field_value("prompt"), fresh.field_value("seed"), fresh.field_value("steps")) == (FROG, "77", "10")
+    assert fresh.chosen("preset") == "Custom"
+    assert fresh.generate() == infotext
+    assert same(fresh.picture(), picture)
+
+
+def test_png_info_reads_a_picture_and_sends_it_to_a_tab(open_tab: Callable[..., Tab]) -> None:
+    tab = open_tab()
+    tab.ask(FROG, 78, steps=9)
+    tab.unfold()
+    infotext = tab.generate()
+    file = io.BytesIO()
+    picture = tab.picture()
+    from PIL.PngImagePlugin import PngInfo
+
+    chunk = PngInfo()
+    chunk.add_text("parameters", picture.info["parameters"])
+    picture.save(file, "PNG", pnginfo=chunk)
+    fresh = open_tab()
+    fresh.switch("PNG Info")
+    fresh.page.set_input_files(
+        "#pnginfo_image input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    )
+    fresh.page.wait_for_function("() => document.querySelector('#pnginfo_html').innerText.includes('Steps: 9')")
+    assert fresh.page.inner_text("#pnginfo_html").strip() == infotext
+    fresh.page.click("#pnginfo_send_to_img2img")
+    fresh.kind = "img2img"
+    fresh.page.wait_for_function("() => document.querySelector('#img2img_seed input').value === '78'")
+    fresh.settle()
+    assert fresh.tick.is_checked()
+
+
+def test_img2img_begins_from_a_picture(tab: Tab) -> None:
+    tab.ask(FROG, 4)
+    tab.generate()
+    file = io.BytesIO()
+    tab.picture().save(file, "PNG")
+    tab.switch("img2img")
+    tab.page.set_input_files(
+        "#img2img_image input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    )
+    tab.page.wait_for_selector("#img2img_image img")
+    tab.ask(FROG, 5)
+    tab.unfold()
+    infotext = tab.generate()
+    assert stages(infotext) and "Denoising strength: 0.75" in infotext
+    assert tab.steps() == 10  # 12 steps at 0.75
+
+
+def test_two_tabs_do_not_mix(open_tab: Callable[..., Tab]) -> None:
+    first = open_tab()
+    second = open_tab(first.page.context)
+    for tab, prompt, seed, steps in ((first, FROG, 11, 9), (second, "panda on night", 12, 14)):
+        tab.ask(prompt, seed, steps)
+        tab.unfold()
+        tab.settle()
+    second.choose("preset", "Fast")
+    second.settle()
+    alone = [(tab.generate(), tab.picture()) for tab in (first, second)]
+    sources = [tab.sources() for tab in (first, second)]
+    for tab in (first, second):
+        tab.page.bring_to_front()
+        tab.page.click("#txt2img_generate")
+    for tab, before, (infotext, picture), bars in zip((first, second), sources, alone, (9, 14)):
+        tab.page.bring_to_front()
+        tab.page.wait_for_function(
+            "(before) => Array.from(document.querySelectorAll('#txt2img_gallery img'))"
+            ".some((image) => !before.includes(image.src))",
+            arg=before,
+        )
+        tab.page.wait_for_timeout(2500)
+        assert tab.info() == infotext and same(tab.picture(), picture)
+        assert tab.steps() == bars
+
+
+def test_compare_renders_the_same_seed_by_the_large_model_under_a_wiper(tab: Tab) -> None:
+    tab.ask("cat and umbrella on checks", 21)
+    tab.generate()
+    large = tab.picture()
+    tab.field("seed", -1)
+    tab.unfold()
+    tab.settle()
+    tab.field("seed", 21)
+    tab.generate()
+    stitched = tab.picture()
+    tab.steps()
+    button = tab.panel("run", ".hybridstitch-compare")
+    button.wait_for(state="visible")
+    button.click()
+    wiper = tab.panel("run", ".hybridstitch-wipe")
+    wiper.wait_for(state="visible")
+    for name, picture in (("Large model", large), ("HybridStitch", stitched)):
+        shown = tab.panel("run", f".hybridstitch-stack img[alt='{name}']").get_attribute("src")
+        assert same(tab.fetch(str(shown)), picture)
+    assert tab.tick.is_checked()
+    wiper.focus()
+    wiper.press("End")
+    assert "100" in str(wiper.get_attribute("aria-valuetext"))
+    tab.field("prompt", "something else")
+    tab.settle()
+    button.click()
+    assert "have changed" in tab.panel("run", ".hybridstitch-said").inner_text()
+
+
+def test_interrupt_keeps_what_there_is(tab: Tab) -> None:
+    tab.ask(FROG, 4, steps=150)
+    tab.field("batch_size", 4)
+    tab.unfold()
+    tab.settle()
+    tab.page.click("#txt2img_generate")
+    tab.page.wait_for_selector("#txt2img_interrupt", state="visible")
+    tab.page.wait_for_timeout(800)
+    tab.page.click("#txt2img_interrupt")
+    tab.page.wait_for_selector("#txt2img_gallery img")
+    tab.page.wait_for_selector("#txt2img_interrupt", state="hidden")
+    tab.ask(FROG, 4)
+    tab.field("batch_size", 1)
+    assert stages(tab.generate())
+
+
+def test_progress_shows_a_bar_and_a_preview(tab: Tab) -> None:
+    tab.ask(FROG, 4, steps=60)
+    tab.field("batch_size", 4)
+    tab.page.click("#txt2img_generate")
+    tab.page.wait_for_selector(".progressDiv")
+    tab.page.wait_for_selector(".livePreview:not([hidden])")
+    tab.page.wait_for_selector(".progressDiv", state="detached")
+    assert len(set(tab.sources())) == 4
+
+
+def test_an_example_is_one_click_away_and_control_enter_generates(tab: Tab) -> None:
+    tab.field("steps", 6)
+    tab.page.click("#txt2img_example_1")
+    tab.page.wait_for_function("() => document.querySelector('#txt2img_prompt textarea').value.includes('panda')")
+    tab.page.focus("#txt2img_prompt textarea")
+    infotext = tab.generate(lambda: tab.page.keyboard.press("Control+Enter"))
+    assert infotext.startswith("panda and tulip on sunset")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_phone_shows_the_page_without_sideways_scrolling(open_tab: Callable[..., Tab], dark: bool) -> None:
+    tab = open_tab(width=390, dark=dark)
+    tab.ask(FROG, 4, steps=6)
+    tab.unfold()
+    tab.settle()
+    tab.generate()
+    assert tab.steps() == 6
+    wide = tab.page.evaluate("() => document.scrollingElement.scrollWidth - window.innerWidth")
+    assert wide <= 0
+
+
+def test_a_client_of_other_peoples_making_gets_the_pages_picture(tab: Tab, server: Server) -> None:
+    import webuiapi
+
+    port = int(server.address.rsplit(":", 1)[1])
+    client = webuiapi.WebUIApi(host="127.0.0.1", port=port, sampler="Euler", steps=12)
+    scheduler = "Automatic" if server.like == "a1111" else "Simple"
+    request = {"prompt": FROG, "seed": 31, "cfg_scale": 3, "scheduler": scheduler, **CLIENT_SIZE}
+    settings = {"enabled": True, "preset": "Fast"}
+    stitched = client.txt2img(alwayson_scripts={"HybridStitch": {"args": [settings]}}, **request)
+    plain = client.txt2img(**request)
+    tab.ask(FROG, 31)
+    tab.generate()
+    assert same(plain.image, tab.picture())
+    tab.unfold()
+    tab.choose("preset", "Fast")
+    tab.settle()
+    tab.generate()
+    assert same(stitched.image, tab.picture())
+    assert not same(stitched.image, plain.image)
