@@ -33,19 +33,24 @@ SCRIPT = ROOT / "scripts" / "hybridstitch.py"
 ADDRESS = "127.0.0.1"
 LARGE, SMALL = "demo_large", "demo_small"
 LIKE = ("forge", "a1111")
+PICTURES = "pictures"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until Ctrl-C; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.ckpt_dir and not options.ckpt_dir.is_dir():
+        parser.error(f"--ckpt-dir {options.ckpt_dir} is no folder; name one that holds safetensors files")
     try:
         door = _open_door(options.port)
     except OSError as error:
         print(_no_door(options.port, error), file=sys.stderr)
         return 2
+    more = options.ckpt_dir.resolve() if options.ckpt_dir else None
     with _folder() as folder:
         try:
-            _serve(door, folder, options)
+            _serve(door, make_host(options.like, folder, more), folder / PICTURES, not options.no_browser)
         except KeyboardInterrupt:
             pass
         finally:
@@ -95,11 +100,17 @@ def _no_door(port: int, error: OSError) -> str:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder for checkpoints and pictures, gone afterwards."""
+    """A folder for checkpoints and pictures, gone afterwards; meanwhile the working one, which gradio 3 lays open."""
+    before = Path.cwd()
     folder = Path(tempfile.mkdtemp(prefix="hybridstitch-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    (folder / PICTURES).mkdir()
+    os.chdir(folder / PICTURES)
+    try:
+        yield folder
+    finally:
+        os.chdir(before)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_host(like: str, folder: Path, more: Path | None = None) -> standin.Host:
@@ -110,6 +121,7 @@ def make_host(like: str, folder: Path, more: Path | None = None) -> standin.Host
         folder: to be filled with checkpoints.
         more: further checkpoints.
     """
+    _tame_gradio(folder)
     models = folder / "models"
     for name, stored in ((LARGE, "large"), (SMALL, "small")):
         network = load(PAIR / f"{stored}.safetensors", dtype=torch.float32)
@@ -124,22 +136,22 @@ def make_host(like: str, folder: Path, more: Path | None = None) -> standin.Host
     return host
 
 
-def _serve(door: socket.socket, folder: Path, options: argparse.Namespace) -> None:
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+def _serve(door: socket.socket, host: standin.Host, pictures: Path, browser: bool) -> None:
     import uvicorn
 
-    _keep_gradio_from_writing()
     from lib_hybridstitch.demo.site import make_site
 
-    site = make_site(make_host(options.like, folder, options.ckpt_dir), folder)
+    site = make_site(host, pictures)
     address = f"http://{ADDRESS}:{door.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=1))
-    threading.Thread(target=_announce, args=(server, address, not options.no_browser), daemon=True).start()
+    threading.Thread(target=_announce, args=(server, address, browser), daemon=True).start()
     server.run(sockets=[door])
 
 
-def _keep_gradio_from_writing() -> None:
-    """Gradio 4 writes a stub beside every file that derives from its components; WebUIs prevent that too."""
+def _tame_gradio(folder: Path) -> None:
+    """Gradio reports its use, keeps uploads, and writes a stub beside every file that derives from its components."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
     with contextlib.suppress(ImportError):  # gradio 3 does not
         from gradio import component_meta
 

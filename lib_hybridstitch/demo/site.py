@@ -22,18 +22,17 @@ OWN = Path(__file__).resolve().parent / "page"
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
 
-def make_site(host: Host, folder: Path) -> Application:
+def make_site(host: Host, pictures: Path) -> Application:
     """Start the host with its page and routes.
 
     Args:
         host: with its script files named, not started.
-        folder: where pictures are kept while the page is open.
+        pictures: the folder where they are kept while the page is open.
     """
     studio = Studio(host)
     host.begin_start()
     if host.name == "a1111":
         host.load_model()  # Forge waits for the first generation
-    pictures = folder / "pictures"
     host.shared.demo = build(host, studio, pictures)
     files = _files()
     _add_files(host.app, files)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from tests.pages import environment
 START = 60.0  # seconds; an idle machine takes about six
 
 
-def start(like: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+def start(like: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.Popen[str]:
     made = environment(like)
     return subprocess.Popen(
         [str(made.python), "-m", COMMANDS["serve"].module, "--like", like, *arguments],
         env={**child_environment(COMMANDS["serve"], ROOT, os.environ), **variables},
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,7 +66,7 @@ def test_it_says_one_line_opens_the_browser_and_frees_its_port(like: str, tmp_pa
     said, complaints = stop(process)
     assert process.returncode == 0
     assert said == "" and "Traceback" not in complaints
-    assert not list(scratch.glob("hybridstitch-*"))
+    assert list(scratch.iterdir()) == []
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
@@ -86,3 +88,24 @@ def test_a_port_that_cannot_be_had_gives_one_sentence(port: str, sentence: str) 
         said, complaints = process.communicate(timeout=START)
     assert process.returncode == 2 and said == ""
     assert sentence in complaints and len(complaints.strip().splitlines()) == 1
+
+
+def test_a_folder_of_checkpoints_that_is_not_there_gives_one_sentence(tmp_path: Path) -> None:
+    process = start("forge", "--no-browser", "--port", "0", "--ckpt-dir", str(tmp_path / "nowhere"))
+    said, complaints = process.communicate(timeout=START)
+    assert process.returncode == 2 and said == ""
+    assert "nowhere is no folder; name one that holds safetensors files" in complaints
+
+
+def test_the_users_own_files_are_out_of_the_browsers_reach(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("mine")
+    process = start("a1111", "--no-browser", "--port", "0", cwd=tmp_path)
+    assert process.stdout is not None
+    address = next(word for word in process.stdout.readline().split() if word.startswith("http"))
+    try:
+        for path in ("secret.txt", str(tmp_path / "secret.txt")):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(f"{address}/file={path}")
+            assert refused.value.code in (403, 404)
+    finally:
+        stop(process)
