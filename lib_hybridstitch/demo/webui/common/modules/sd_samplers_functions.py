@@ -1,10 +1,10 @@
 """The samplers' loops: func(model, x, sigmas, extra_args, callback) → latent, as in a host's k_diffusion.
 
 model(x, sigma per image, **extra_args) → denoised; `sigmas` descend and end at 0; `callback` is called once per step.
-Euler, Heun and DPM++ 2M are solved by diffusers' flow-matching schedulers at the host's own noise levels. Euler a,
-DPM++ SDE and DDIM are written out, because diffusers has none of them for flow matching: on the hosts they are formulas
-for other models, which SD3 is handed all the same. Sources: Karras et al., arXiv 2206.00364 (the ancestral step);
-Lu et al., arXiv 2211.01095 (DPM++); Song et al., arXiv 2010.02502 (DDIM).
+Euler, Heun and DPM++ 2M are solved by diffusers' flow-matching schedulers at the host's own noise levels. The others
+are written out, since diffusers has no flow-matching counterpart: none of Euler a (its stochastic Euler replaces all of
+the noise at every step) and DDIM, and none of DPM++ SDE that evaluates between the levels. Sources: Karras et al.,
+arXiv 2206.00364 (Heun, the ancestral step); Lu et al., arXiv 2211.01095 (DPM++); Song et al., arXiv 2010.02502 (DDIM).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def heun(model: Model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], ca
 
 
 def dpmpp_2m(model: Model, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Callback) -> Tensor:
-    """Second order from the evaluation before, in λ = log((1 - σ)/σ), where the hosts' loop takes -log σ for λ.
+    """Second order from the evaluation before, in λ = log((1 - σ)/σ) as flow matching has it (k_diffusion: -log σ).
 
     From σ = 1, λ = -∞, the first two steps are of first order and finite.
     """
