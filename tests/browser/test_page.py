@@ -168,6 +168,36 @@ def test_img2img_begins_from_a_picture(tab: Tab) -> None:
     assert tab.steps() == 10  # 12 steps at 0.75
 
 
+def test_hires_shows_a_timeline_for_each_pass(tab: Tab) -> None:
+    tab.ask(FROG, 4)
+    tab.page.locator("#txt2img_hr .label-wrap").click()
+    tab.page.get_by_label("Generate at twice the size in a second pass").check()
+    tab.field("hires_steps", 5)
+    tab.unfold()
+    infotext = tab.generate()
+    assert "; hires " in stages(infotext) and "Hires upscale: 2" in infotext
+    assert tab.picture().size == (256, 256)
+    assert tab.steps() == 12
+    tab.panel("run", "select").first.select_option(index=1)
+    assert tab.steps() == 5
+    assert tab.panel("run", "canvas").evaluate("(canvas) => [canvas.width, canvas.height]") == [16, 16]
+
+
+def test_a_batch_lets_each_picture_be_looked_at(tab: Tab) -> None:
+    tab.ask(FROG, 4)
+    tab.field("batch_size", 2)
+    paper(tab)
+    tab.generate()
+    tab.steps()
+    shown = tab.panel("run", ".hybridstitch-figure img")
+    first = tab.fetch(str(shown.get_attribute("src")))
+    tab.panel("run", ".hybridstitch-figure select").select_option(index=1)
+    second = tab.fetch(str(shown.get_attribute("src")))
+    pictures = [tab.fetch(address) for address in dict.fromkeys(tab.sources())]
+    assert not same(first, second)
+    assert [same(first, pictures[0]), same(second, pictures[1])] == [True, True]
+
+
 def test_two_tabs_do_not_mix(open_tab: Callable[..., Tab]) -> None:
     first = open_tab()
     second = open_tab(first.page.context)

@@ -127,8 +127,9 @@ def _connect(tab: Tab, studio: Studio, save: Callable[[Drawn], list[str]]) -> No
 
 def _prepare(kind: str, attributes: dict[str, Any]) -> None:
     """What the page's controls hand over, as a p wants it."""
-    for name in ("steps", "width", "height", "n_iter", "batch_size", "seed"):
-        attributes[name] = int(attributes[name])
+    for name in ("steps", "width", "height", "n_iter", "batch_size", "seed", "hr_second_pass_steps"):
+        if name in attributes:
+            attributes[name] = int(attributes[name])
     if kind == "img2img":
         if not attributes.get("init_images"):
             raise ValueError("img2img needs a picture to begin with: drop one into Image for img2img")

@@ -125,10 +125,28 @@ def sampling(tab: Tab, host: Host) -> None:
             request["batch_size"] = slider(1, 8, value=1, step=1, label="Batch size", elem_id=tab.id("batch_size"))
     request["cfg_scale"] = slider(1, 30, value=3, step=0.5, label="CFG Scale", elem_id=tab.id("cfg_scale"))
     if tab.kind == "img2img":
-        request["denoising_strength"] = slider(
-            0, 1, value=0.75, step=0.01, label="Denoising strength", elem_id=tab.id("denoising_strength")
-        )
+        request["denoising_strength"] = _strength(tab, 0.75)
     _seed_row(tab)
+    if tab.kind == "txt2img":
+        _hires(tab, host)
+
+
+def _strength(tab: Tab, value: float) -> Any:
+    identity = tab.id("denoising_strength")
+    return gr.Slider(0, 1, value=value, step=0.01, label="Denoising strength", elem_id=identity)
+
+
+def _hires(tab: Tab, host: Host) -> None:
+    """A second pass over the enlarged latent."""
+    request, slider = tab.request, gr.Slider
+    with gr.Accordion("Hires. fix", open=False, elem_id=tab.id("hr")):
+        request["enable_hr"] = gr.Checkbox(False, label="Generate at twice the size in a second pass")
+        request["hr_second_pass_steps"] = slider(
+            0, 150, value=0, step=1, label="Hires steps (0: as many as before)", elem_id=tab.id("hires_steps")
+        )
+        request["denoising_strength"] = _strength(tab, 0.6)
+        if host.name != "a1111":
+            request["hr_cfg"] = slider(1, 30, value=3, step=0.5, label="Hires CFG Scale", elem_id=tab.id("hr_cfg"))
 
 
 def _seed_row(tab: Tab) -> None:
@@ -187,9 +205,15 @@ def paste_fields(tab: Tab, script_fields: list[tuple[Any, Any]]) -> None:
         "cfg_scale": "CFG scale",
         "seed": "Seed",
         "denoising_strength": "Denoising strength",
+        "hr_second_pass_steps": "Hires steps",
+        "enable_hr": _had_hires,
     }
     own = [(control, keys[name]) for name, control in tab.request.items() if name in keys]
     tab.fields = [*own, *script_fields]
+
+
+def _had_hires(params: dict[str, Any]) -> bool:
+    return "Hires upscale" in params
 
 
 def pasted(tab: Tab) -> Callable[[str], list[Any]]:
