@@ -23,6 +23,7 @@ from lib_hybridstitch.log import get_logger
 from lib_hybridstitch.settings import StitchSettings
 from lib_hybridstitch.stitch.cost import StepCosts, forecast
 from lib_hybridstitch.stitch.evaluation import Evaluation
+from lib_hybridstitch.stitch.pace import Paces, RunKind
 from lib_hybridstitch.stitch.plan import Plan, make_plan
 from lib_hybridstitch.stitch.stitcher import Stitcher
 
@@ -41,6 +42,7 @@ class Pass:
         large: the large model in use.
         small: the small model in use.
         foreseen: its speed-up by the forecast.
+        kind: what its times depend on.
     """
 
     sampling: Sampling
@@ -50,6 +52,7 @@ class Pass:
     large: LargeModel
     small: SmallModel | None
     foreseen: float
+    kind: RunKind
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Generation:
         p: its processing object, held weakly.
         settings: of this generation; None when they were refused, and then `stopped` says why.
         shelf: where the small model is kept.
+        paces: what steps took in earlier runs.
         on_end: called when a batch is over.
         comments: whether sentences go below the picture.
         timings: whether milliseconds go into infotext.
@@ -74,6 +78,7 @@ class Generation:
     p: weakref.ReferenceType[Any]
     settings: StitchSettings | None
     shelf: Shelf[SmallModel]
+    paces: Paces
     on_end: Callable[[Generation], None]
     comments: bool = True
     timings: bool = False
@@ -184,7 +189,8 @@ class Generation:
         free = self.host.memory(large.side.device or x.device)
         if short := budget.Budget(cache=reserve).shortage(free, self.host.movable()):
             raise StitchError(short)
-        foreseen = self._advise(p, plan, sampling, large, small)
+        kind = _kind(settings, sampling, large, small)
+        foreseen = self._advise(p, plan, sampling, kind)
         stitcher = Stitcher(
             large.side,
             small.side() if small else None,
@@ -195,7 +201,7 @@ class Generation:
             keep_masks=settings.show_mask,
         )
         undo = self.host.install(p, large, small, reserve, _with_region(stitcher, sampling))
-        return Pass(sampling, plan, stitcher, undo, large, small, foreseen)
+        return Pass(sampling, plan, stitcher, undo, large, small, foreseen, kind)
 
     def _small(self, p: Any, settings: StitchSettings, large: LargeModel, sampling: Sampling) -> SmallModel:
         """The small model, loaded where it is not yet, after asking whether it fits."""
@@ -224,17 +230,14 @@ class Generation:
         dtype = large.side.dtype or x.dtype
         return 1 if settings.kv_cache == "fp8" else x.new_empty((), dtype=dtype).element_size()
 
-    def _advise(self, p: Any, plan: Plan, sampling: Sampling, large: LargeModel, small: SmallModel | None) -> float:
+    def _advise(self, p: Any, plan: Plan, sampling: Sampling, kind: RunKind) -> float:
         """Say what acts on one model only, and when nothing can be gained; return the speed-up of the forecast."""
-        _, _, height, width = sampling.latent
-        tokens = (height // large.config.patch_size) * (width // large.config.patch_size)
-        rows = sampling.latent[0] * sampling.streams
-        costs = StepCosts.counted(large.config, small.config if small else None, plan, tokens, sampling.context, rows)
-        told = forecast(plan, sampling.pass_sigmas, costs)
+        counted = StepCosts.counted(kind.large, kind.small, plan, kind.tokens, sampling.context, kind.rows)
+        told = forecast(plan, sampling.pass_sigmas, self.paces.costs(kind, counted))
         for sentence in (*sampling.notes, told.advice):
             if sentence:
                 self.tell(p, f"HybridStitch: {sentence}")
-        if small is not None and sampling.loras:
+        if kind.small is not None and sampling.loras:
             names = ", ".join(sampling.loras)
             self.tell(p, f"HybridStitch: LoRA {names} acts on the large model only; the small model draws without it.")
         return told.speedup
@@ -251,10 +254,20 @@ class Generation:
             steps.callback(opened.stitcher.finish)
             steps.callback(opened.undo)
         report = opened.stitcher.report
+        if report.records and not report.failure:
+            self.paces.learn(opened.kind, report.evaluations())
         if report.records:
             patch, used_small = opened.stitcher.patch, opened.small is not None
             done = summary.Done(opened.sampling, opened.plan.method, report, patch, used_small, opened.foreseen)
             self.passes.append(done)
+
+
+def _kind(settings: StitchSettings, sampling: Sampling, large: LargeModel, small: SmallModel | None) -> RunKind:
+    images, _, height, width = sampling.latent
+    patch = large.config.patch_size
+    tokens, rows = (height // patch) * (width // patch), images * sampling.streams
+    small_config = small.config if small else None
+    return RunKind(large.config, small_config, tokens, rows, settings.kv_cache, settings.small_device)
 
 
 def _with_region(stitcher: Stitcher, sampling: Sampling) -> Callable[[Evaluation], Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from lib_hybridstitch.mmdit.config import MLP_RATIO, TIME_FREQUENCIES, MMDiTConfig
 from lib_hybridstitch.stitch.complexity import mask_size
@@ -33,6 +34,24 @@ def pass_flops(config: MMDiTConfig, kept: int, count: int, context: int, rows: i
     return 2 * rows * total
 
 
+class Costs(Protocol):
+    """What steps cost, in any one unit."""
+
+    @property
+    def large(self) -> float:
+        """Full pass of the large model."""
+        ...
+
+    @property
+    def measured(self) -> bool:
+        """Whether they are times of this machine."""
+        ...
+
+    def of(self, step: PlannedStep, plan: Plan) -> float:
+        """One step of a plan."""
+        ...
+
+
 @dataclass(frozen=True)
 class StepCosts:
     """What the parts of a step cost, in any one unit (operations, milliseconds).
@@ -43,6 +62,7 @@ class StepCosts:
         small: full pass of the small model.
         small_outside: pass of the small model over the tokens outside the mask.
         overhead: bookkeeping of a hybrid step.
+        measured: whether they are times of this machine.
     """
 
     large: float
@@ -50,6 +70,7 @@ class StepCosts:
     small: float
     small_outside: float
     overhead: float = 0.0
+    measured: bool = False
 
     @classmethod
     def counted(
@@ -83,20 +104,23 @@ class Forecast:
         speedup: cost of the large model alone over the plan's.
         summary: one line for people.
         advice: what to change when nothing is gained, else "".
+        measured: whether times of this machine are behind it, and not counted operations.
     """
 
     steps: tuple[PlannedStep, ...]
     speedup: float
     summary: str
     advice: str
+    measured: bool = False
 
 
-def forecast(plan: Plan, sigmas: Sequence[float], costs: StepCosts) -> Forecast:
+def forecast(plan: Plan, sigmas: Sequence[float], costs: Costs) -> Forecast:
     """Foretell a run: its steps, its cost, and a sentence when it would not be faster."""
     steps = plan.steps(sigmas)
     total = sum(costs.of(step, plan) for step in steps)
     speedup = len(steps) * costs.large / total if total else 1.0
-    return Forecast(steps, speedup, _summary(plan, steps, speedup), "" if speedup > 1.02 else _advice(plan, steps))
+    summary = _summary(plan, steps, speedup) + (" by measured times" if costs.measured else "")
+    return Forecast(steps, speedup, summary, "" if speedup > 1.02 else _advice(plan, steps), costs.measured)
 
 
 def _summary(plan: Plan, steps: Sequence[PlannedStep], speedup: float) -> str:

@@ -16,6 +16,7 @@ from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.settings import PRESETS, StitchSettings
 from lib_hybridstitch.stitch.cost import StepCosts, forecast
+from lib_hybridstitch.stitch.pace import RunKind
 from lib_hybridstitch.stitch.plan import PlannedStep, make_plan, run_sigmas
 
 if TYPE_CHECKING:
@@ -73,12 +74,15 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
     small = _small_config(extension, settings, large) if made.needs_small else None
     tokens = _tokens(run["width"], large.patch_size) * _tokens(run["height"], large.patch_size)
     rows = run["batch_size"] * (1 if run["cfg_scale"] == 1 else 2)
-    costs = StepCosts.counted(large, small, made, tokens, extension.host.context(), rows)
+    counted = StepCosts.counted(large, small, made, tokens, extension.host.context(), rows)
+    kind = RunKind(large, small, tokens, rows, settings.kv_cache, settings.small_device)
+    costs = extension.paces.costs(kind, counted)
     told = forecast(made, _sampled(sigmas, run["denoising_strength"]), costs)
     return {
         "summary": told.summary,
         "advice": _about_small(settings, made.needs_small) or told.advice,
         "speedup": told.speedup,
+        "measured": told.measured,
         "settings": settings.to_dict(),
         "tokens": tokens,
         "steps": [_step(step, made.hybrid.mask_ratio) for step in told.steps],

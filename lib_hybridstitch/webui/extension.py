@@ -15,6 +15,7 @@ from lib_hybridstitch.hosts.generation import Generation
 from lib_hybridstitch.hosts.shelf import Shelf
 from lib_hybridstitch.log import get_logger
 from lib_hybridstitch.settings import StitchSettings, specs
+from lib_hybridstitch.stitch.pace import Paces
 from lib_hybridstitch.webui import xyz
 from lib_hybridstitch.webui.options import Options
 
@@ -34,6 +35,7 @@ class Extension:
         self.host = host
         self.options = options
         self.shelf: Shelf[SmallModel] = Shelf()
+        self.paces = Paces()
         self.last_run: dict[str, Any] | None = None
         self._runs: OrderedDict[str, str] = OrderedDict()
         self._generations: list[Generation] = []
@@ -115,8 +117,9 @@ class Extension:
 
     def _note(self, p: Any, settings: StitchSettings | None) -> Generation:
         options = self.options()
+        kept = (self.shelf, self.paces)
         generation = Generation(
-            self.host, weakref.ref(p), settings, self.shelf, self._finished, options.comments, options.timings
+            self.host, weakref.ref(p), settings, *kept, self._finished, options.comments, options.timings
         )
         self._generations.append(generation)
         return generation

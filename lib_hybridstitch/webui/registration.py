@@ -49,12 +49,14 @@ def register(folder: Path) -> Extension:
     script_callbacks.on_ui_settings(partial(options.register, extension.host))
     script_callbacks.on_app_started(app_started)
     script_callbacks.on_cfg_denoiser(extension.host.on_cfg_denoiser)
-    script_callbacks.on_model_loaded(lambda _model: _release(extension))
+    script_callbacks.on_model_loaded(lambda _model: _begin_anew(extension))
     script_callbacks.on_script_unloaded(unloaded)
     return extension
 
 
-def _release(extension: Extension) -> None:
+def _begin_anew(extension: Extension) -> None:
+    """The WebUI has loaded a checkpoint: other weights, other times."""
+    extension.paces.clear()
     if extension.release():
         get_logger("webui").info("HybridStitch released its models, because the WebUI's checkpoint changed")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -332,7 +333,27 @@ def test_after_a_run_the_pages_forecast_counts_the_text_that_there_was(web: Web)
     web.host.load()
     before = plan(web.extension, {**request, "settings": settings})
     web.on(prompt=" ".join(["word"] * 15))
+    web.extension.paces.clear()
     after = plan(web.extension, {**request, "settings": settings})
     [done] = web.extension.last_run["passes"]
     assert after["speedup"] == pytest.approx(done["forecast"])
     assert after["speedup"] != pytest.approx(before["speedup"])
+
+
+def test_after_a_run_the_forecast_rests_on_its_times(web: Web) -> None:
+    request = {"steps": STEPS, "width": 128, "height": 128, "cfg_scale": 3.0, "sampler": "Euler", "scheduler": "Simple"}
+    request["settings"] = {"enabled": True, "preset": "Paper", "small_checkpoint": web.small}
+    web.host.load()
+    assert plan(web.extension, request)["measured"] is False
+    web.on()
+    [done] = web.extension.last_run["passes"]
+    told = plan(web.extension, request)
+    assert told["measured"] is True and told["summary"].endswith("by measured times")
+    times = {stage: [step["ms"] for step in done["steps"] if step["stage"] == stage] for stage in ("large", "small")}
+    large, small = (median(times[stage]) for stage in ("large", "small"))
+    hybrid = [step["ms"] for step in done["steps"] if step["stage"] == "hybrid"]
+    total = len(times["large"]) * large + hybrid[0] + (len(hybrid) - 1) * median(hybrid[1:])
+    assert told["speedup"] == pytest.approx(STEPS * large / (total + len(times["small"]) * small))
+    assert plan(web.extension, {**request, "width": 256})["measured"] is False
+    web.host.callbacks.model_loaded_callback(web.host.sd_model)
+    assert plan(web.extension, request)["measured"] is False

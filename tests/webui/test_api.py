@@ -151,7 +151,8 @@ def test_last_run(extension: Extension) -> None:
 def ended(extension: Extension, task: str) -> None:
     """Let a generation end whose settings were refused; that is the shortest there is."""
     extension.host.running = task  # type: ignore[attr-defined]
-    generation = Generation(extension.host, lambda: None, None, extension.shelf, extension._finished)  # type: ignore[arg-type]
+    kept = (extension.shelf, extension.paces)
+    generation = Generation(extension.host, lambda: None, None, *kept, extension._finished)  # type: ignore[arg-type]
     generation.on_end(generation)
 
 

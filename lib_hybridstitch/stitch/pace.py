@@ -1,0 +1,112 @@
+"""What steps really took, so that a forecast rests on this machine's own times once there are any."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.stitch.complexity import mask_size
+from lib_hybridstitch.stitch.cost import Costs, StepCosts
+from lib_hybridstitch.stitch.plan import Plan, PlannedStep, Stage
+from lib_hybridstitch.stitch.report import Record
+
+Shares = tuple[float, float]
+"""The part of the tokens that the large model computes in a step, and the small one's."""
+
+KEPT_KINDS = 32
+KEPT_PASSES = 5
+
+
+@dataclass(frozen=True)
+class RunKind:
+    """What the time of a step depends on, beside the plan.
+
+    Args:
+        large, small: the networks; small is None where there is none.
+        tokens: image tokens per row.
+        rows: rows of an evaluation.
+        kv_cache: how keys and values are kept.
+        small_device: where the small model computes.
+    """
+
+    large: MMDiTConfig
+    small: MMDiTConfig | None
+    tokens: int
+    rows: int
+    kv_cache: str
+    small_device: str
+
+
+class Paces:
+    """Milliseconds per step, by kind of run and by what a step computes; the oldest kinds are forgotten."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[RunKind, dict[Shares, deque[float]]] = OrderedDict()
+
+    def learn(self, kind: RunKind, steps: Sequence[Record]) -> None:
+        """Remember the evaluations of a pass: the median of each sort, so that a first slow step counts for little."""
+        times: dict[Shares, list[float]] = defaultdict(list)
+        for step in steps:
+            times[_rounded(step.tokens_large / step.tokens, step.tokens_small / step.tokens)].append(step.ms)
+        known = self._known.setdefault(kind, {})
+        self._known.move_to_end(kind)
+        while len(self._known) > KEPT_KINDS:
+            self._known.popitem(last=False)
+        for shares, found in times.items():
+            known.setdefault(shares, deque(maxlen=KEPT_PASSES)).append(median(found))
+
+    def clear(self) -> None:
+        """Forget everything, since other weights compute now."""
+        self._known.clear()
+
+    def costs(self, kind: RunKind, counted: StepCosts) -> Costs:
+        """Costs of a run of this kind: measured where its large step is known, else counted."""
+        known = self._known.get(kind, {})
+        times = {shares: median(found) for shares, found in known.items()}
+        return MeasuredCosts(times, counted, kind.tokens) if times.get((1.0, 0.0)) else counted
+
+
+@dataclass(frozen=True)
+class MeasuredCosts:
+    """Milliseconds of steps; one that was never measured is counted, in relation to a large step.
+
+    Args:
+        times: what a step computes → milliseconds; (1, 0), the large step, is among them.
+        counted: operations.
+        tokens: image tokens per row.
+    """
+
+    times: dict[Shares, float]
+    counted: StepCosts
+    tokens: int
+
+    @property
+    def large(self) -> float:
+        """Milliseconds of a large step."""
+        return self.times[1.0, 0.0]
+
+    @property
+    def measured(self) -> bool:
+        """Whether they are times of this machine."""
+        return True
+
+    def of(self, step: PlannedStep, plan: Plan) -> float:
+        """Milliseconds of one step of a plan."""
+        known = self.times.get(shares(step, plan, self.tokens))
+        return self.counted.of(step, plan) / self.counted.large * self.large if known is None else known
+
+
+def shares(step: PlannedStep, plan: Plan, tokens: int) -> Shares:
+    """What a planned step computes of `tokens` image tokens per row."""
+    if step.stage is not Stage.HYBRID:
+        return (1.0, 0.0) if step.stage is Stage.LARGE else (0.0, 1.0)
+    large = 1.0 if step.full else mask_size(plan.hybrid.mask_ratio, tokens) / tokens
+    small = 1.0 if step.full or plan.hybrid.small_scope == "all" else 1.0 - large
+    return _rounded(large, small if step.small else 0.0)
+
+
+def _rounded(large: float, small: float) -> Shares:
+    return round(large, 2), round(small, 2)
