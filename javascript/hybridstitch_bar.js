@@ -58,12 +58,15 @@
 
         function draw(told) {
             const legends = counted(told.steps, say);
-            const words = legends.map((item) => item.text).join(", ");
+            const texts = legends.map((item) => item.text);
             const speed = told.speedup.toFixed(1);
             factor.textContent = say("about", {factor: speed});
             factor.classList.toggle("hybridstitch-slow", told.speedup <= 1.02);
+            const basis = say(told.measured ? "by_times" : "by_count", {factor: speed});
+            summary.textContent = [say("count_steps", {steps: told.steps.length}), ...texts, basis].join(" · ");
+            note.textContent = told.reason ? say(`reason_${told.reason}`) : "";
             bar.classList.toggle("hybridstitch-dense", told.steps.length > 60);
-            bar.setAttribute("aria-label", say("bar", {steps: told.steps.length, parts: words, factor: speed}));
+            bar.setAttribute("aria-label", say("bar", {steps: told.steps.length, parts: texts.join(", "), factor: speed}));
             bar.replaceChildren(...grouped(told.steps).map(({stage, steps}) => {
                 const group = element("span", {className: "hybridstitch-group", "data-stage": stage});
                 group.style.flexGrow = steps.length;
@@ -79,11 +82,12 @@
             place.classList.toggle("hybridstitch-stale", !told);
             if (told) {
                 draw(told);
+            } else if (refusal) {
+                summary.textContent = refusal;
+                note.textContent = "";
             }
             if (told || refusal) {
                 place.classList.toggle("hybridstitch-refused", Boolean(refusal) && !waiting);
-                summary.textContent = refusal || told.summary;
-                note.textContent = told?.advice || "";
             }
         };
     };

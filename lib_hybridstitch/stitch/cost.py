@@ -10,6 +10,17 @@ from lib_hybridstitch.mmdit.config import MLP_RATIO, TIME_FREQUENCIES, MMDiTConf
 from lib_hybridstitch.stitch.complexity import mask_size
 from lib_hybridstitch.stitch.plan import Plan, PlannedStep, Stage
 
+ADVICE = {
+    "all_large": "This plan is not faster: the large model computes all {steps} steps; lower switch_step.",
+    "all_large_late": "This plan is not faster: the large model computes all {steps} steps; raise switch_step.",
+    "all_full": "This plan is not faster: every hybrid step is a full pass; raise refresh_every above 1.",
+    "large_mask": (
+        "This plan is not faster: a hybrid step at mask_ratio {ratio} costs about a large one; lower mask_ratio."
+    ),
+    "few_cheap": "This plan is not faster: too few steps are cheap; lower switch_step or mask_ratio.",
+}
+"""Why nothing is gained → the sentence that names the setting to change."""
+
 
 def pass_flops(config: MMDiTConfig, kept: int, count: int, context: int, rows: int = 1) -> int:
     """Count the floating-point operations of one pass (two per multiply-add; norms and activations left out).
@@ -104,6 +115,7 @@ class Forecast:
         speedup: cost of the large model alone over the plan's.
         summary: one line for people.
         advice: what to change when nothing is gained, else "".
+        reason: the advice's word in `ADVICE`, else "".
         measured: whether times of this machine are behind it, and not counted operations.
     """
 
@@ -111,7 +123,8 @@ class Forecast:
     speedup: float
     summary: str
     advice: str
-    measured: bool = False
+    reason: str
+    measured: bool
 
 
 def forecast(plan: Plan, sigmas: Sequence[float], costs: Costs) -> Forecast:
@@ -120,7 +133,8 @@ def forecast(plan: Plan, sigmas: Sequence[float], costs: Costs) -> Forecast:
     total = sum(costs.of(step, plan) for step in steps)
     speedup = len(steps) * costs.large / total if total else 1.0
     summary = _summary(plan, steps, speedup) + (" by measured times" if costs.measured else "")
-    return Forecast(steps, speedup, summary, "" if speedup > 1.02 else _advice(plan, steps), costs.measured)
+    reason, advice = ("", "") if speedup > 1.02 else _advice(plan, steps)
+    return Forecast(steps, speedup, summary, advice, reason, costs.measured)
 
 
 def _summary(plan: Plan, steps: Sequence[PlannedStep], speedup: float) -> str:
@@ -137,15 +151,14 @@ def _summary(plan: Plan, steps: Sequence[PlannedStep], speedup: float) -> str:
     return " · ".join([*parts, f"about {speedup:.1f}x"])
 
 
-def _advice(plan: Plan, steps: Sequence[PlannedStep]) -> str:
+def _advice(plan: Plan, steps: Sequence[PlannedStep]) -> tuple[str, str]:
+    """Why a plan gains nothing: a word of `ADVICE`, and its sentence."""
     if all(step.stage is Stage.LARGE for step in steps):
-        setting = "switch_step" if plan.method != "T-Stitch" else "switch_step (raise it)"
-        return f"This plan is not faster: the large model computes all {len(steps)} steps; lower {setting}."
-    if plan.hybrid.refresh_every == 1:
-        return "This plan is not faster: every hybrid step is a full pass; raise refresh_every above 1."
-    if plan.hybrid.background == "small" and plan.hybrid.mask_ratio > 0.5:
-        ratio = f"{plan.hybrid.mask_ratio:g}"
-        return (
-            f"This plan is not faster: a hybrid step at mask_ratio {ratio} costs about a large one; lower mask_ratio."
-        )
-    return "This plan is not faster: too few steps are cheap; lower switch_step or mask_ratio."
+        reason = "all_large" if plan.method != "T-Stitch" else "all_large_late"
+    elif plan.hybrid.refresh_every == 1:
+        reason = "all_full"
+    elif plan.hybrid.background == "small" and plan.hybrid.mask_ratio > 0.5:
+        reason = "large_mask"
+    else:
+        reason = "few_cheap"
+    return reason, ADVICE[reason].format(steps=len(steps), ratio=f"{plan.hybrid.mask_ratio:g}")

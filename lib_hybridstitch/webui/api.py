@@ -35,6 +35,12 @@ RUN_LIMITS: dict[str, tuple[type, Any, float, float]] = {
 """Numbers of a run that a forecast depends on: type, default, least and most."""
 
 
+SMALL_ADVICE = {
+    "choose_small": "Choose a small checkpoint: this plan needs one.",
+    "no_small": "This plan uses no small model.",
+}
+
+
 class UnavailableError(HybridStitchError):
     """A forecast cannot be made yet, because the large model is not known."""
 
@@ -78,9 +84,11 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
     kind = RunKind(large, small, tokens, rows, settings.kv_cache, settings.small_device)
     costs = extension.paces.costs(kind, counted)
     told = forecast(made, _sampled(sigmas, run["denoising_strength"]), costs)
+    reason = _about_small(settings, made.needs_small) or told.reason
     return {
         "summary": told.summary,
-        "advice": _about_small(settings, made.needs_small) or told.advice,
+        "advice": SMALL_ADVICE.get(reason, told.advice),
+        "reason": reason,
         "speedup": told.speedup,
         "measured": told.measured,
         "settings": settings.to_dict(),
@@ -90,10 +98,10 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _about_small(settings: StitchSettings, needed: bool) -> str:
-    """What to know about the small checkpoint, if anything."""
+    """What to know about the small checkpoint, a word of `SMALL_ADVICE`, if anything."""
     if needed and not settings.small_checkpoint:
-        return "Choose a small checkpoint: this plan needs one."
-    return "This plan uses no small model." if settings.small_checkpoint and not needed else ""
+        return "choose_small"
+    return "no_small" if settings.small_checkpoint and not needed else ""
 
 
 def _sampled(sigmas: Sequence[float], strength: float) -> Sequence[float]:

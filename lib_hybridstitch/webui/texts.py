@@ -21,6 +21,17 @@ PAGE: Mapping[str, str] = MappingProxyType(
         "count_full": "{count} of them full",
         "count_small": "{count} small",
         "bar": "Forecast of {steps} steps: {parts}; about {factor}x",
+        "count_steps": "{steps} steps",
+        "by_count": "about {factor}x by counted operations",
+        "by_times": "about {factor}x by measured times",
+        # why nothing is gained, and what else is to be known before
+        "reason_all_large": "Not faster: the large model computes every step. Lower the switch step.",
+        "reason_all_large_late": "Not faster: the large model computes every step. Raise the switch step.",
+        "reason_all_full": "Not faster: every hybrid step is a full pass. Raise Refresh every above 1.",
+        "reason_large_mask": "Not faster: with so large a mask a hybrid step is no cheaper. Lower the mask ratio.",
+        "reason_few_cheap": "Not faster: too few steps are cheap. Lower the switch step or the mask ratio.",
+        "reason_choose_small": "Choose a small checkpoint: this plan needs one.",
+        "reason_no_small": "This plan uses no small model.",
         # the last run
         "last_run": "Last run",
         "measured": "{measured}x measured, {foreseen}x foreseen",

@@ -73,7 +73,7 @@ def test_the_stage_bar_follows_at_once_and_says_when_nothing_is_gained(tab: Tab)
     tab.choose("preset", "Fast")
     assert tab.settle() != before
     tab.set("switch_step", 20)
-    assert "not faster" in tab.settle()
+    assert "Not faster" in tab.settle()
     assert tab.chosen("preset") == "Custom"
 
 

@@ -123,7 +123,7 @@ def test_forecast_adds_up():
     [
         ({"switch_step": 10, "handoff_step": 0}, "switch_step"),
         ({"switch_step": 10, "method": "T-Stitch"}, None),
-        ({"switch_step": 0, "method": "T-Stitch"}, "raise it"),
+        ({"switch_step": 0, "method": "T-Stitch"}, "raise switch_step"),
         ({"switch_step": 1, "handoff_step": 0, "refresh_every": 1}, "refresh_every"),
         ({"switch_step": 1, "handoff_step": 0, "mask_ratio": 0.9}, "mask_ratio"),
     ],

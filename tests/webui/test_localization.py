@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from lib_hybridstitch.stitch.cost import ADVICE
 from lib_hybridstitch.stitch.plan import Stage
 from lib_hybridstitch.webui import localization, options, xyz
+from lib_hybridstitch.webui.api import SMALL_ADVICE
 from lib_hybridstitch.webui.texts import PAGE
 from run import ROOT
 
@@ -71,7 +73,9 @@ def test_the_pages_scripts_say_what_there_is_and_nothing_else() -> None:
     assert said
     assert said <= set(PAGE)
     stages = {stage.value for stage in Stage}  # these they say by the server's word for a step
-    strings = set(re.findall(r'"(\w+)"', source)) | stages | {f"count_{stage}" for stage in stages}
+    reasons = {f"reason_{reason}" for reason in (*ADVICE, *SMALL_ADVICE)}  # and these by its word for an advice
+    assert reasons <= set(PAGE)
+    strings = set(re.findall(r'"(\w+)"', source)) | stages | {f"count_{stage}" for stage in stages} | reasons
     assert set(PAGE) <= strings
 
 
