@@ -44,11 +44,16 @@
         return inputs(id)[0]?.value;
     }
 
-    /** Put a number into a control as if it were typed. */
+    /** Put a number (null: none) into a control as if it were typed. */
     function writeNumber(id, value) {
         const [input] = inputs(id, "number");
-        input.value = String(value);
+        input.value = String(value ?? "");
         input.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+
+    /** Choose one of a control's choices. */
+    function choose(id, value) {
+        inputs(id, "radio").find((input) => input.value === value && !input.checked)?.click();
     }
 
     /** Tick or untick our accordion. Its visible tick, where there is one, does so without folding it. */
@@ -124,5 +129,5 @@
         });
     }
 
-    window.hybridstitch = Object.freeze({read, writeNumber, tick, element, panel, parts: {}});
+    window.hybridstitch = Object.freeze({read, writeNumber, choose, tick, element, panel, parts: {}});
 })();

@@ -66,7 +66,8 @@
             summary.textContent = [say("count_steps", {steps: told.steps.length}), ...texts, basis].join(" · ");
             note.textContent = told.reason ? say(`reason_${told.reason}`) : "";
             bar.classList.toggle("hybridstitch-dense", told.steps.length > 60);
-            bar.setAttribute("aria-label", say("bar", {steps: told.steps.length, parts: texts.join(", "), factor: speed}));
+            const words = {steps: told.steps.length, parts: texts.join(", "), factor: speed};
+            bar.setAttribute("aria-label", say("bar", words));
             bar.replaceChildren(...grouped(told.steps).map(({stage, steps}) => {
                 const group = element("span", {className: "hybridstitch-group", "data-stage": stage});
                 group.style.flexGrow = steps.length;

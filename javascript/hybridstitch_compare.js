@@ -2,8 +2,9 @@
 (function() {
     "use strict";
 
-    const {element, parts, tick, writeNumber} = window.hybridstitch;
+    const {choose, element, parts, read, tick, writeNumber} = window.hybridstitch;
     const SETTLE = 150; // milliseconds that gradio gets to take a changed control over
+    const NEVER = 150; // the most steps a run may have: whoever switches then stays with the large model
 
     /** Make the wiper inside `place`: two pictures, one laid over the other up to a range input's position. */
     function wiper(place, say) {
@@ -75,19 +76,43 @@
         let other = null;
         let picture = 0;
 
-        /** Generate with the extension off and the run's seed; the page is as before afterwards. */
+        /** Put other values in, in turn: the preset's name follows each. */
+        async function set({method, ...points}) {
+            choose(controls.method, method);
+            await parts.pause(SETTLE);
+            for (const [name, step] of Object.entries(points)) {
+                writeNumber(controls[name], step);
+                await parts.pause(SETTLE);
+            }
+        }
+
+        /**
+         * Generate with the run's seed and the large model alone; the page is as before afterwards.
+         *
+         * That is the extension off; but a large model that only the extension can run makes every step inside it.
+         */
         async function largeOnly(now) {
             const seed = Number(now.seed);
+            const names = ["method", "switch_step", "handoff_step"];
+            const plan = Object.fromEntries(names.map((name) => [name, read(controls[name])]));
+            const foreign = run.figures.passes.some((done) => !done.hosts_own);
             try {
                 if (seed === -1) {
                     writeNumber(`${tab}_seed`, run.seed);
                 }
-                tick(controls.enabled, false);
-                await parts.pause(SETTLE);
+                if (foreign) {
+                    await set({method: "HybridStitch", switch_step: NEVER, handoff_step: 0});
+                } else {
+                    tick(controls.enabled, false);
+                    await parts.pause(SETTLE);
+                }
                 return await runs.generate();
             } finally {
                 if (seed === -1) {
                     writeNumber(`${tab}_seed`, seed);
+                }
+                if (foreign) {
+                    await set(plan);
                 }
                 tick(controls.enabled, Boolean(now.enabled));
             }

@@ -47,7 +47,7 @@
         let seen = null;
         let answered = null;
         let closed = false;
-        return async function look() {
+        async function look() {
             if (closed || !panel.visible()) {
                 return;
             }
@@ -64,7 +64,13 @@
             if (asked === answered) { // nothing newer has been asked meanwhile
                 show(answer);
             }
+        }
+
+        /** Ask once more: a run has taught the server what steps take. */
+        look.again = () => {
+            answered = null;
         };
+        return look;
     }
 
     /** What a pass took, in words. */
@@ -75,7 +81,7 @@
     }
 
     /** Make the section of the last run; it shows itself when this page has one. */
-    function lastRun(panel) {
+    function lastRun(panel, again) {
         const {say} = panel;
         const section = panel.root.querySelector(".hybridstitch-run");
         const fast = element("strong", {className: "hybridstitch-measured", role: "status"});
@@ -103,9 +109,10 @@
 
         /** A generation of this page is over. */
         function ended(run) {
-            if (!run.figures) {
-                return; // not stitched; what is shown stays true
+            if (!run.figures?.passes.length && !run.figures?.stopped) {
+                return; // not stitched, or interrupted before its first step; what is shown stays true
             }
+            again();
             figures = run.figures;
             const some = figures.passes.length > 0;
             const pictures = run.ok && some ? run.pictures.slice(-figures.passes[0].images) : [];
@@ -129,8 +136,9 @@
     onUiLoaded(function() {
         for (const root of gradioApp().querySelectorAll(".hybridstitch-live")) {
             const panel = window.hybridstitch.panel(root);
-            setInterval(follow(panel), PAUSE);
-            lastRun(panel);
+            const look = follow(panel);
+            setInterval(look, PAUSE);
+            lastRun(panel, look.again);
         }
     });
 })();

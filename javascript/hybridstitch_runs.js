@@ -116,7 +116,7 @@
                 await pause(300); // the infotext follows the gallery
                 run.seed = seed(tab);
                 run.ok = run.seconds !== undefined && run.pictures.length > 0;
-                if (run.snapshot.enabled) {
+                if (run.snapshot.enabled && !run.comparison) {
                     run.figures = await ask(`./hybridstitch/v1/last-run?task=${encodeURIComponent(run.task)}`);
                 }
             } finally {
@@ -151,9 +151,10 @@
         return Object.freeze({
             current: () => current,
 
-            /** Press Generate; resolves with the run when it is over. */
+            /** Press Generate for a comparison, which is no last run; resolves with the run when it is over. */
             generate() {
                 gradioApp().getElementById(`${tab}_generate`).click();
+                current.comparison = true;
                 return current.done;
             },
         });

@@ -41,6 +41,8 @@ class HostLarge:
         dtype: what it computes in.
     """
 
+    hosts_own = True
+
     def __init__(self, network: Any, dtype: torch.dtype) -> None:
         self.network = network
         self.config = MMDiTConfig.from_module(network, "the current checkpoint")
@@ -69,6 +71,8 @@ class OwnLarge:
         own: the model.
         rest: called when the pass is over.
     """
+
+    hosts_own = False
 
     def __init__(self, own: OwnModel, rest: Callable[[], None]) -> None:
         self.config, self.side = own.config, own.side()

@@ -101,6 +101,8 @@ class LargeModel(Protocol):
 
     config: MMDiTConfig
     side: Side
+    hosts_own: bool
+    """whether the host draws with it by itself too"""
 
     def rest(self) -> None:
         """The pass is over: let go of everything that belongs to it."""

@@ -61,6 +61,8 @@ class ForgeLarge:
         unet: the host's patcher.
     """
 
+    hosts_own = True
+
     def __init__(self, unet: Any) -> None:
         network = unet.model.diffusion_model
         self.config = MMDiTConfig.from_module(network, "the current checkpoint")

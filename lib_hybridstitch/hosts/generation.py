@@ -258,8 +258,8 @@ class Generation:
             self.paces.learn(opened.kind, report.evaluations())
         if report.records:
             patch, used_small = opened.stitcher.patch, opened.small is not None
-            done = summary.Done(opened.sampling, opened.plan.method, report, patch, used_small, opened.foreseen)
-            self.passes.append(done)
+            told = (opened.foreseen, opened.large.hosts_own)
+            self.passes.append(summary.Done(opened.sampling, opened.plan.method, report, patch, used_small, *told))
 
 
 def _kind(settings: StitchSettings, sampling: Sampling, large: LargeModel, small: SmallModel | None) -> RunKind:

@@ -39,6 +39,7 @@ class Done:
         patch: edge of a token in latent pixels.
         used_small: whether a small model was loaded for it.
         foreseen: its speed-up by the forecast.
+        hosts_own: whether the host draws with its large model by itself too.
     """
 
     sampling: Sampling
@@ -47,6 +48,7 @@ class Done:
     patch: int
     used_small: bool
     foreseen: float
+    hosts_own: bool
 
 
 def write(infotext: MutableMapping[str, Any], generation: Generation) -> None:
@@ -129,6 +131,7 @@ def _pass_figures(done: Done) -> dict[str, Any]:
         "steps": [_step_figures(step, report.masks.get(step.evaluation)) for step in steps],
         "speedup": speedup(steps),
         "forecast": done.foreseen,
+        "hosts_own": done.hosts_own,
         "mean_mask_ratio": report.mean_mask_ratio(),
         "cache_bytes": report.cache_bytes,
         "stopped": report.failure,

@@ -106,7 +106,7 @@ class Tab:
 
     def settle(self) -> str:
         """Wait until the forecast belongs to what is set; returns its words."""
-        self.page.wait_for_timeout(1200)
+        self.page.wait_for_timeout(900)  # the page looks three times a second, and asks at the second equal look
         return str(self.panel("plan").inner_text())
 
     # What a user sees

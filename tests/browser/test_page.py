@@ -48,6 +48,7 @@ def test_the_timeline_has_a_bar_per_step_and_the_mask_follows_the_slider(tab: Ta
     tab.generate()
     assert tab.steps() == 12
     assert "x measured" in tab.panel("run").inner_text()
+    assert "by measured times" in tab.settle()
     slider = tab.panel("run", ".hybridstitch-slider")
     found = {}
     slider.focus()

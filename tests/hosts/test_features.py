@@ -357,3 +357,11 @@ def test_after_a_run_the_forecast_rests_on_its_times(web: Web) -> None:
     assert plan(web.extension, {**request, "width": 256})["measured"] is False
     web.host.callbacks.model_loaded_callback(web.host.sd_model)
     assert plan(web.extension, request)["measured"] is False
+
+
+def test_a_run_tells_whether_the_host_draws_with_the_large_model_by_itself(web: Web) -> None:
+    web.on()
+    assert web.extension.last_run["passes"][0]["hosts_own"] is True
+    if web.host.name == "a1111":
+        web.on({"large_checkpoint": "sd3.5_large", "small_checkpoint": "sd3.5_medium"})
+        assert web.extension.last_run["passes"][0]["hosts_own"] is False
