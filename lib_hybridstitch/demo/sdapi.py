@@ -72,6 +72,8 @@ def _guarded(answer: Callable[..., Any], host: Host) -> Callable[..., Any]:
         try:
             return answer(**given)
         except HTTPException as error:
+            if isinstance(error.detail, list) or host.name != "a1111":  # as fastapi itself tells it
+                return JSONResponse({"detail": error.detail}, status_code=error.status_code)
             return _failure(error.status_code, error, error.detail)
         except Exception as error:  # noqa: BLE001 - whatever a generation raises
             host.module("modules.errors").report(f"API error: {error}", exc_info=True)
@@ -86,7 +88,8 @@ def _guarded(answer: Callable[..., Any], host: Host) -> Callable[..., Any]:
 
 
 def _failure(status: int, error: Exception, detail: Any = "") -> JSONResponse:
-    told = {"error": type(error).__name__, "detail": detail, "body": "", "errors": str(error)}
+    errors = "" if isinstance(error, HTTPException) else str(error)
+    told = {"error": type(error).__name__, "detail": detail, "body": "", "errors": errors}
     return JSONResponse(told, status_code=status)
 
 
@@ -150,12 +153,9 @@ class Pictures:
         }
 
     def _names(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Sampler and schedule; other names are only checked."""
+        """Sampler and schedule, the nearest there are; other names are only checked."""
         samplers = self.host.module("modules.sd_samplers")
         wanted = request["sampler_name"] or request["sampler_index"]
-        for name in (wanted, request.get("hr_sampler_name")):
-            if name and name not in self._samplers():
-                raise HTTPException(400, "Sampler not found")
         for name in ("refiner_checkpoint", "hr_checkpoint_name"):
             title = request.get(name)
             if title and title != "None" and self.host.sd_models.get_closet_checkpoint_match(title) is None:
@@ -166,14 +166,10 @@ class Pictures:
             raise HTTPException(422, f"hr_upscaler is {request['hr_upscaler'][:64]!r}, {told}.")
         sampler, scheduler = samplers.get_sampler_and_scheduler(wanted, request["scheduler"])
         automatic = None if scheduler == "Automatic" else scheduler
-        return {"sampler_name": sampler, "scheduler": request["scheduler"] or automatic}
-
-    def _samplers(self) -> set[str]:
-        """Names of samplers, also with a schedule at their end."""
-        schedules = self.host.module("modules.sd_schedulers").schedulers
-        ends = [f" {end}" for one in schedules for end in (one.name, one.label, *(one.aliases or ()))]
-        names = self.host.module("modules.sd_samplers").visible_sampler_names()
-        return {name + end for name in names for end in ("", *ends)}
+        names = {"sampler_name": sampler, "scheduler": request["scheduler"] or automatic}
+        if request.get("hr_sampler_name"):
+            names["hr_sampler_name"], _ = samplers.get_sampler_and_scheduler(request["hr_sampler_name"], None)
+        return names
 
     def _script_values(self, kind: str, given: Mapping[str, Any], params: Mapping[str, Any]) -> list[Any]:
         """Values of every script's controls: the request's, else the infotext's, else the controls' own."""

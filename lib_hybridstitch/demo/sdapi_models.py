@@ -3,7 +3,7 @@
 As on the hosts, the fields are those of p: their types and defaults are read from its class. Fields that nobody knows
 are ignored, and so are those which the hosts know and the stand-in does not (tiling, mask_blur, save_images and so on).
 Where this leaves the hosts' way: pictures are 128x128 by default, since the demo pair draws that size best, and sides,
-steps and batches have limits; an unknown sampler is refused, where the hosts quietly take the first of their list.
+steps and batches have limits.
 """
 
 from __future__ import annotations
@@ -67,12 +67,27 @@ OF_THE_API: dict[str, Field] = {
     "force_task_id": Field("str", None),
     "infotext": Field("str", None),
 }
+WITHOUT_EFFECT: dict[str, Field] = {
+    "comments": Field("dict", None),
+    "restore_faces": Field("bool", None),
+    "tiling": Field("bool", None),
+    "do_not_save_samples": Field("bool", False),
+    "do_not_save_grid": Field("bool", False),
+    "s_churn": Field("float", None),
+    "s_tmax": Field("float", None),
+    "s_tmin": Field("float", None),
+    "s_noise": Field("float", None),
+    "firstphase_width": Field("int", 0),
+    "firstphase_height": Field("int", 0),
+    "firstpass_image": Field("str", None),
+}
+"""Fields that the hosts take and the stand-in only repeats."""
 OF_IMG2IMG: dict[str, Field] = {
     "init_images": Field("list", None),
     "mask": Field("str", None),
     "include_init_images": Field("bool", False),
 }
-ONLY_OF_THE_API = frozenset(
+ONLY_OF_THE_API = frozenset(WITHOUT_EFFECT) | frozenset(
     "sampler_index script_name script_args send_images save_images alwayson_scripts force_task_id infotext "
     "include_init_images".split()
 )
@@ -145,14 +160,14 @@ def fields_of(kind: str, p_class: Any) -> dict[str, Field]:
         name = str(one.type).split(" | ")[0].partition("[")[0]
         if one.init and name in KINDS and one.name not in NOT_OF_REQUESTS:
             known[one.name] = Field(name, one.default)
-    return {**known, **OF_THE_API, **(OF_IMG2IMG if kind == "img2img" else {})}
+    return {**known, **WITHOUT_EFFECT, **OF_THE_API, **(OF_IMG2IMG if kind == "img2img" else {})}
 
 
 def read(body: Mapping[str, Any], known: Mapping[str, Field]) -> dict[str, Any]:
     """The request with a value for every field.
 
     Raises:
-        HTTPException: 422 for a value of the wrong type or out of range, in one sentence that names the field.
+        HTTPException: 422 for a value of the wrong type, with a sentence that names the field, as fastapi tells it.
     """
     request = {}
     for name, field in known.items():
@@ -164,7 +179,9 @@ def read(body: Mapping[str, Any], known: Mapping[str, Field]) -> dict[str, Any]:
         try:
             request[name] = reader(value)
         except (ValueError, TypeError, OverflowError) as error:
-            raise HTTPException(422, f"{name} is {_short(value)}, but must be {words}.") from error
+            told = f"{name} is {_short(value)}, but must be {words}."
+            where = {"loc": ["body", name], "msg": told, "type": f"{field.kind}_type"}
+            raise HTTPException(422, [where]) from error
     return request
 
 

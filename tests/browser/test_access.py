@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.browser.tab import Tab
+from tests.browser.test_page import once
 
 RULES = {"aria-allowed-attr", "color-contrast", "button-name", "label", "image-alt", "role-img-alt"}
 """Rules that must have found something to look at."""
@@ -46,6 +47,7 @@ def test_axe_finds_nothing_wrong_before_and_after_a_run(open_tab: Callable[..., 
     assert {one["id"] for one in after["passes"]} >= RULES
 
 
+@once
 def test_the_bar_says_in_words_what_it_shows(tab: Tab) -> None:
     tab.field("steps", 20)
     tab.unfold()
@@ -55,6 +57,7 @@ def test_the_bar_says_in_words_what_it_shows(tab: Tab) -> None:
     assert tab.panel("plan", "[role=status]").count() >= 1
 
 
+@once
 def test_a_refusal_is_announced_and_the_bar_keeps_its_place(tab: Tab) -> None:
     tab.unfold()
     tab.settle()

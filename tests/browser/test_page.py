@@ -11,6 +11,9 @@ from tests.browser.conftest import STRANGER
 from tests.browser.server import Server
 from tests.browser.tab import Tab, same, stages
 
+once = pytest.mark.parametrize("server", ["forge"], indirect=True)
+"""For what does not depend on the version of gradio."""
+
 FROG = "frog and red apple on blue"
 CLIENT_SIZE = {"width": 128, "height": 128}
 
@@ -169,6 +172,7 @@ def test_img2img_begins_from_a_picture(tab: Tab) -> None:
     assert tab.steps() == 10  # 12 steps at 0.75
 
 
+@once
 def test_hires_shows_a_timeline_for_each_pass(tab: Tab) -> None:
     tab.ask(FROG, 4)
     tab.page.locator("#txt2img_hr .label-wrap").click()
@@ -184,6 +188,7 @@ def test_hires_shows_a_timeline_for_each_pass(tab: Tab) -> None:
     assert tab.panel("run", "canvas").evaluate("(canvas) => [canvas.width, canvas.height]") == [16, 16]
 
 
+@once
 def test_a_batch_lets_each_picture_be_looked_at(tab: Tab) -> None:
     tab.ask(FROG, 4)
     tab.field("batch_size", 2)
@@ -254,6 +259,7 @@ def test_compare_renders_the_same_seed_by_the_large_model_under_a_wiper(tab: Tab
     assert "have changed" in tab.panel("run", ".hybridstitch-said").inner_text()
 
 
+@once
 def test_interrupt_keeps_what_there_is(tab: Tab) -> None:
     tab.ask(FROG, 4, steps=150)
     tab.field("batch_size", 4)
@@ -270,6 +276,7 @@ def test_interrupt_keeps_what_there_is(tab: Tab) -> None:
     assert stages(tab.generate())
 
 
+@once
 def test_progress_shows_a_bar_and_a_preview(tab: Tab) -> None:
     tab.ask(FROG, 4, steps=60)
     tab.field("batch_size", 4)
@@ -280,6 +287,7 @@ def test_progress_shows_a_bar_and_a_preview(tab: Tab) -> None:
     assert len(set(tab.sources())) == 4
 
 
+@once
 def test_an_example_is_one_click_away_and_control_enter_generates(tab: Tab) -> None:
     tab.field("steps", 6)
     tab.page.click("#txt2img_example_1")
@@ -289,6 +297,7 @@ def test_an_example_is_one_click_away_and_control_enter_generates(tab: Tab) -> N
     assert infotext.startswith("panda and tulip on sunset")
 
 
+@once
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_phone_shows_the_page_without_sideways_scrolling(open_tab: Callable[..., Tab], dark: bool) -> None:
     tab = open_tab(width=390, dark=dark)

@@ -41,8 +41,8 @@ def test_the_webuiapi_client(served: int, capsys: pytest.CaptureFixture[str]) ->
     again = api.img2img(images=[result.image], mask_image=mask, inpainting_fill=1, seed=5, **small)
     assert again.image.size == (128, 128)
     assert again.parameters["mask"] is None
-    with pytest.raises(RuntimeError, match="Sampler not found"):
-        api.txt2img(sampler_name="Mine", **small)
+    with pytest.raises(RuntimeError, match="always on script Mine not found"):
+        api.txt2img(alwayson_scripts={"Mine": {"args": []}}, **small)
     api.util_set_model("sd3.5_medium")
     assert "medium" in api.util_get_current_model()
     assert api.set_options({"eta_ancestral": 0.25}) is None

@@ -49,6 +49,16 @@ def test_numbers_may_be_texts_and_null_is_the_default(draw: Ask) -> None:
     assert parameters["hr_checkpoint_name"] is None
 
 
+def test_an_unknown_sampler_is_the_first_of_the_list_as_on_the_hosts(draw: Ask) -> None:
+    info = json.loads(draw(sampler_name="Mine", enable_hr=True, hr_sampler_name="Nobody", hr_scale=1)["info"])
+    assert info["sampler_name"] == "DPM++ 2M"
+
+
+def test_what_the_stand_in_has_no_use_for_is_repeated(draw: Ask) -> None:
+    parameters = draw(s_churn=0.5, restore_faces=True)["parameters"]
+    assert (parameters["s_churn"], parameters["restore_faces"], parameters["do_not_save_grid"]) == (0.5, True, False)
+
+
 def test_a_schedule_may_be_at_the_end_of_a_samplers_name(draw: Ask) -> None:
     info = json.loads(draw(sampler_name="Euler Karras", scheduler=None)["info"])
     assert info["sampler_name"] == "Euler"
@@ -158,8 +168,6 @@ def test_img2img_refuses_what_is_no_picture(refusal: Ask) -> None:
         ({"height": 100}, 422, "height is 100, but must be from 64 to 512 pixels in multiples of 16."),
         ({"enable_hr": True, "hr_scale": 20}, 422, "hr_resize_x or hr_scale makes the width 2560, but it must be from"),
         ({"enable_hr": True, "hr_upscaler": "LDSR"}, 422, "hr_upscaler is 'LDSR', but this WebUI has only Latent."),
-        ({"sampler_name": "Mine"}, 400, "Sampler not found"),
-        ({"hr_sampler_name": "Mine"}, 400, "Sampler not found"),
         ({"alwayson_scripts": {"Mine": {"args": []}}}, 422, "always on script Mine not found"),
         ({"alwayson_scripts": {"HybridStitch": []}}, 422, "alwayson_scripts must have"),
         ({"alwayson_scripts": {"HybridStitch": {"args": {}}}}, 422, "alwayson_scripts must have"),

@@ -47,6 +47,7 @@ def create_infotext(p: Any, all_prompts: Any, all_seeds: Any, all_subseeds: Any,
         "CFG scale": p.cfg_scale,
         "Seed": all_seeds[index],
         "Size": f"{p.width}x{p.height}",
+        "Model hash": p.sd_model_hash,
         "Model": p.sd_model_name,
         **p.extra_generation_params,
     }
