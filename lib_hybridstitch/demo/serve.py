@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(_no_door(options.port, error), file=sys.stderr)
         return 2
+    _leave_on_signals()
     more = options.ckpt_dir.resolve() if options.ckpt_dir else None
     with _folder() as folder:
         try:
@@ -146,6 +148,13 @@ def _serve(door: socket.socket, host: standin.Host, pictures: Path, browser: boo
     server = uvicorn.Server(uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=1))
     threading.Thread(target=_announce, args=(server, address, browser), daemon=True).start()
     server.run(sockets=[door])
+
+
+def _leave_on_signals() -> None:
+    """A stopped service or a closed terminal ends it as Ctrl-C does, so that nothing is left behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if hasattr(signal, "SIGHUP"):  # which the server does not know
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _tame_gradio(folder: Path) -> None:

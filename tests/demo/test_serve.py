@@ -72,6 +72,17 @@ def test_it_says_one_line_opens_the_browser_and_frees_its_port(like: str, tmp_pa
         again.bind(("127.0.0.1", port))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_nothing_is_left_behind_however_it_is_ended(number: signal.Signals, tmp_path: Path) -> None:
+    process = start("forge", "--no-browser", "--port", "0", TMPDIR=str(tmp_path))
+    assert process.stdout is not None and process.stdout.readline()
+    assert list(tmp_path.glob("hybridstitch-*"))
+    process.send_signal(number)
+    _, complaints = process.communicate(timeout=20)
+    assert "Traceback" not in complaints
+    assert not list(tmp_path.glob("hybridstitch-*"))
+
+
 @pytest.mark.parametrize(
     ("port", "sentence"),
     [
