@@ -26,7 +26,7 @@
         return [];
     }
 
-    /** The seed that the picture's infotext names, or null. */
+    /** The seed that the picture's infotext names, or NaN. */
     function seed(tab) {
         const text = gradioApp().getElementById(`html_info_${tab}`)?.textContent || "";
         const settings = text.slice(Math.max(0, text.lastIndexOf("Steps: "))); // a prompt may speak of seeds too
@@ -160,6 +160,5 @@
         });
     };
 
-    parts.ask = ask;
     parts.pause = pause;
 })();

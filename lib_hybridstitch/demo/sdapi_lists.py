@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib_hybridstitch.demo.standin import Host
+from lib_hybridstitch.demo.standin import KINDS, Host
 
 
 class Lists:
@@ -58,8 +58,7 @@ class Lists:
 
     def scripts(self) -> dict[str, list[str]]:
         """Scripts of each tab, in lower case."""
-        kinds = ("txt2img", "img2img")
-        return {kind: [one.name for one in self.host.runner(kind).scripts if one.name is not None] for kind in kinds}
+        return {kind: [one.name for one in self.host.runner(kind).scripts if one.name is not None] for kind in KINDS}
 
     def script_info(self) -> list[dict[str, Any]]:
         """Scripts of both tabs with their controls."""
@@ -70,7 +69,7 @@ class Lists:
                 "is_img2img": one.is_img2img,
                 "args": [_argument(control) for control in one.controls],
             }
-            for kind in ("txt2img", "img2img")
+            for kind in KINDS
             for one in self.host.runner(kind).scripts
             if one.controls is not None
         ]

@@ -6,7 +6,6 @@ python3 run.py serve
 from __future__ import annotations
 
 import argparse
-import atexit
 import contextlib
 import errno
 import os
@@ -105,7 +104,6 @@ def _folder() -> Iterator[Path]:
     """A folder for checkpoints and pictures, gone afterwards; meanwhile the working one, which gradio 3 lays open."""
     before = Path.cwd()
     folder = Path(tempfile.mkdtemp(prefix="hybridstitch-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / PICTURES).mkdir()
     os.chdir(folder / PICTURES)
     try:

@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse
 
 from lib_hybridstitch.demo import sdapi
 from lib_hybridstitch.demo.page.build import build
+from lib_hybridstitch.demo.page.controls import OLD
 from lib_hybridstitch.demo.standin import Host
 from lib_hybridstitch.demo.studio import Studio
 
@@ -106,4 +107,4 @@ def _changed(html: bytes, head: bytes) -> bytes:
 
 def _allowing(folder: Path) -> dict[str, Any]:
     """Gradio 4 is told when it is mounted which folder the browser may load from."""
-    return {} if gr.__version__.startswith("3.") else {"allowed_paths": [str(folder)]}
+    return {} if OLD else {"allowed_paths": [str(folder)]}

@@ -21,12 +21,13 @@ from fastapi import FastAPI
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lib_hybridstitch.mmdit.checkpoint import PREFIX
 from lib_hybridstitch.mmdit.model import MMDiT
 
 TREES = Path(__file__).resolve().parent / "webui"
-PREFIX = "model.diffusion_model."
 ERSATZ_VERSION = "f2.ersatz"
 LIKE = ("forge", "ersatz", "a1111")
+KINDS = ("txt2img", "img2img")
 
 
 class Codec(Protocol):
@@ -184,7 +185,7 @@ class Host:
         gradio = importlib.import_module("gradio")
         with gradio.Blocks() as self.shared.demo:
             self.callbacks.ui_settings_callback()
-            for kind in ("txt2img", "img2img"):
+            for kind in KINDS:
                 self.runner(kind).initialize_scripts(kind == "img2img")
                 self.runner(kind).setup_ui()
 

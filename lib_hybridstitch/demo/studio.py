@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -14,6 +13,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from lib_hybridstitch.demo.sheet import to_image
 from lib_hybridstitch.demo.standin import Host
 
 PARAMETERS = "parameters"
@@ -39,7 +39,7 @@ class Drawn:
 
 def to_picture(tensor: Tensor) -> Image.Image:
     """A tensor (3, H, W) in 0..1 as a picture."""
-    return Image.fromarray((tensor * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+    return to_image(tensor, tensor.shape[-1])
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
@@ -139,7 +139,9 @@ def _info(p: Any, processed: Any) -> dict[str, Any]:
         "seed_resize_from_w": p.seed_resize_from_w,
         "seed_resize_from_h": p.seed_resize_from_h,
         "denoising_strength": p.denoising_strength,
-        "extra_generation_params": _plain(processed.extra_generation_params),
+        "extra_generation_params": {
+            key: value for key, value in processed.extra_generation_params.items() if value is not None
+        },
         "index_of_first_image": processed.index_of_first_image,
         "infotexts": processed.infotexts,
         "styles": p.styles,
@@ -148,8 +150,3 @@ def _info(p: Any, processed: Any) -> dict[str, Any]:
         "is_using_inpainting_conditioning": False,
         "version": "stand-in",
     }
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON can hold of them."""
-    return {key: json.loads(json.dumps(value, default=str)) for key, value in values.items() if value is not None}

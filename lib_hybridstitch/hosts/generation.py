@@ -257,9 +257,17 @@ class Generation:
         if report.records and not report.failure:
             self.paces.learn(opened.kind, report.evaluations())
         if report.records:
-            patch, used_small = opened.stitcher.patch, opened.small is not None
-            told = (opened.foreseen, opened.large.hosts_own)
-            self.passes.append(summary.Done(opened.sampling, opened.plan.method, report, patch, used_small, *told))
+            self.passes.append(
+                summary.Done(
+                    opened.sampling,
+                    opened.plan.method,
+                    report,
+                    patch=opened.stitcher.patch,
+                    used_small=opened.small is not None,
+                    foreseen=opened.foreseen,
+                    hosts_own=opened.large.hosts_own,
+                )
+            )
 
 
 def _kind(settings: StitchSettings, sampling: Sampling, large: LargeModel, small: SmallModel | None) -> RunKind:

@@ -117,9 +117,15 @@ class Extension:
 
     def _note(self, p: Any, settings: StitchSettings | None) -> Generation:
         options = self.options()
-        kept = (self.shelf, self.paces)
         generation = Generation(
-            self.host, weakref.ref(p), settings, *kept, self._finished, options.comments, options.timings
+            self.host,
+            weakref.ref(p),
+            settings,
+            self.shelf,
+            self.paces,
+            self._finished,
+            options.comments,
+            options.timings,
         )
         self._generations.append(generation)
         return generation

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lib_hybridstitch.demo import standin
+from lib_hybridstitch.mmdit.checkpoint import PREFIX
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.model import MMDiT
 from tests.networks import LARGE, MEDIUM, random_network
@@ -26,7 +27,7 @@ CHECKPOINTS: dict[str, MMDiTConfig] = {"sd3.5_large": LARGE, "sd3.5_medium": MED
 Checkpoint = str | Path | MMDiT | MMDiTConfig
 
 
-def write_checkpoint(path: Path, source: MMDiT | MMDiTConfig, prefix: str = standin.PREFIX, dtype: Any = None) -> Path:
+def write_checkpoint(path: Path, source: MMDiT | MMDiTConfig, prefix: str = PREFIX, dtype: Any = None) -> Path:
     """Write a checkpoint of a network, or of a random one of an architecture (its seed is the file's name's length)."""
     network = random_network(source, len(path.stem)) if isinstance(source, MMDiTConfig) else source
     return standin.write_checkpoint(path, network, prefix, dtype)

@@ -15,10 +15,9 @@ from PIL import Image
 
 from lib_hybridstitch.demo.page import controls
 from lib_hybridstitch.demo.page.controls import Tab, js, quiet
-from lib_hybridstitch.demo.standin import Host
+from lib_hybridstitch.demo.standin import KINDS, Host
 from lib_hybridstitch.demo.studio import PARAMETERS, Drawn, Studio, text_chunk
 
-KINDS = ("txt2img", "img2img")
 FONTS = ("system-ui", "sans-serif")  # of the machine; gradio's own would be loaded from elsewhere
 
 
@@ -30,7 +29,6 @@ def build(host: Host, studio: Studio, folder: Path) -> gr.Blocks:
         studio: draws.
         folder: where pictures are kept for the browser.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     theme = gr.themes.Default(font=list(FONTS), font_mono=["ui-monospace", "monospace"])
     with gr.Blocks(theme=theme, title="HybridStitch", analytics_enabled=False) as demo:
         host.callbacks.ui_settings_callback()

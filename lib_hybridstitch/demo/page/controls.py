@@ -140,7 +140,9 @@ def _hires(tab: Tab, host: Host) -> None:
     """A second pass over the enlarged latent."""
     request, slider = tab.request, gr.Slider
     with gr.Accordion("Hires. fix", open=False, elem_id=tab.id("hr")):
-        request["enable_hr"] = gr.Checkbox(False, label="Generate at twice the size in a second pass")
+        request["enable_hr"] = gr.Checkbox(
+            False, label="Generate at twice the size in a second pass", elem_id=tab.id("hr-checkbox")
+        )
         request["hr_second_pass_steps"] = slider(
             0, 150, value=0, step=1, label="Hires steps (0: as many as before)", elem_id=tab.id("hires_steps")
         )

@@ -10,8 +10,6 @@ from modules import shared
 current_task: str | None = None
 pending_tasks: dict[str, float] = {}
 finished_tasks: list[str] = []
-recorded_results: list[tuple[str, Any]] = []
-recorded_results_limit = 2
 started_at = 0.0
 _KEPT = 16
 
@@ -33,12 +31,6 @@ def finish_task(id_task: str) -> None:
         globals().update(current_task=None)
     finished_tasks.append(id_task)
     del finished_tasks[:-_KEPT]
-
-
-def record_results(id_task: str, res: Any) -> None:
-    """Keep what a job gave, for a page that was reloaded meanwhile."""
-    recorded_results.append((id_task, res))
-    del recorded_results[:-recorded_results_limit]
 
 
 def fraction() -> float:
