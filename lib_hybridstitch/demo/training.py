@@ -28,6 +28,7 @@ from torch.nn import functional
 from lib_hybridstitch.demo.autoencoder import CHANNELS, PAIR, Autoencoder, load_autoencoder
 from lib_hybridstitch.demo.scenes import SceneMaker, default_cache
 from lib_hybridstitch.demo.words import WIDTH, encode
+from lib_hybridstitch.mmdit.checkpoint import load
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import FP8, FP8_LARGEST
 from lib_hybridstitch.mmdit.model import MMDiT
@@ -166,12 +167,20 @@ def _finish_autoencoder(model: Autoencoder, scenes: Tensor, maker: SceneMaker, w
     save_file(model.state_dict(), work / "autoencoder.safetensors")
 
 
-def train_network(name: str, minutes: float, work: Path, cache: Path, fuse: bool) -> None:
-    """Train `large` or `small` by rectified flow on scenes; `fuse` compiles the network (needs a C++ compiler)."""
+def train_network(name: str, minutes: float, work: Path, cache: Path, fuse: bool, start: Path | None = None) -> None:
+    """Train `large` or `small` by rectified flow on scenes.
+
+    Args:
+        fuse: compile the network (needs a C++ compiler).
+        start: folder of a stored pair to go on from, with its autoencoder; None for new weights.
+    """
     recipe = RECIPES[name]
     torch.manual_seed(0)
-    autoencoder = load_autoencoder(work / "autoencoder.safetensors")
+    autoencoder = load_autoencoder((start or work) / "autoencoder.safetensors")
     network = new_network(recipe.config)
+    if start is not None:
+        stored = load(start / f"{name}.safetensors", dtype=torch.float32)
+        network.load_state_dict(stored.state_dict())
     averaged = {key: value.clone() for key, value in network.state_dict().items()}
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=0.0, betas=(0.9, 0.99))
     clock = Clock(work / f"{name}.pt", minutes, network, optimiser, averaged)
@@ -314,6 +323,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--threads", type=int, default=0, help="0 for PyTorch's own choice")
     parser.add_argument("--to", type=Path, default=PAIR, help="export: folder of the stored pair")
+    parser.add_argument("--start", type=Path, help="large, small: folder of a stored pair to go on from")
     parser.add_argument("--compile", action="store_true", help="fuse operations; about 1.4 times as fast here")
     options = parser.parse_args()
     if options.threads:
@@ -323,7 +333,7 @@ def main() -> None:
     elif options.what == "autoencoder":
         train_autoencoder(options.minutes, options.work, options.cache)
     else:
-        train_network(options.what, options.minutes, options.work, options.cache, options.compile)
+        train_network(options.what, options.minutes, options.work, options.cache, options.compile, options.start)
 
 
 if __name__ == "__main__":
