@@ -17,108 +17,28 @@ from types import MappingProxyType
 from typing import Any
 
 from lib_hybridstitch.errors import SettingsError
-
-Scalar = bool | int | float | str
+from lib_hybridstitch.fields import FieldSpec, Scalar
 
 CUSTOM = "Custom"
 DEFAULT_PRESET = "Balanced"
 MAX_STEPS = 150  # the longest run the hosts' own step sliders allow
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-_JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 _GOVERNED = (
     "method", "switch_step", "handoff_step", "mask_ratio", "mask_threshold", "score", "background", "extrapolate",
-    "small_scope", "refresh_every", "adaptive",
+    "small_scope", "refresh_every", "adaptive", "full_share",
 )  # fmt: skip
 _PRESET_ROWS: dict[str, tuple[Scalar, ...]] = {
-    "Paper": ("HybridStitch", 0.29, 0.57, 0.3, 0.0, "disagreement", "small", 0.0, "all", 0, False),
-    "Quality": ("HybridStitch", 0.18, 0.0, 0.0, 0.0, "change", "reuse", 0.85, "all", 2, False),
-    "Balanced": ("HybridStitch", 0.21, 0.0, 0.0, 0.0, "change", "reuse", 0.7, "all", 3, False),
-    "Fast": ("HybridStitch", 0.21, 0.0, 0.0, 0.0, "change", "reuse", 0.6, "all", 5, False),
+    "Paper": ("HybridStitch", 0.29, 0.57, 0.3, 0.0, "disagreement", "small", 0.0, "all", 0, False, 0.0),
+    "Quality": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 1.0, "all", 0, False, 0.6),
+    "Balanced": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.5),
+    "Fast": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.8, "all", 0, False, 0.38),
 }
 PRESETS: Mapping[str, Mapping[str, Scalar]] = MappingProxyType(
     {name: MappingProxyType(dict(zip(_GOVERNED, row, strict=True))) for name, row in _PRESET_ROWS.items()}
 )
 """Every governed setting's value under each named preset."""
-
-
-@dataclass(frozen=True)
-class FieldSpec:
-    """What every door needs to know about one setting besides its default.
-
-    Args:
-        kind: type of the value: bool, int, float or str.
-        label: text beside the control; never renamed, since the hosts store it in ui-config.json.
-        help: its effect, which way the trade-off goes and what is recommended.
-        infotext: key under which pictures record it, or "" when it does not change the picture.
-        minimum: lowest value of a number; least length of a text.
-        maximum: highest value of a number.
-        step: distance between two positions of a slider.
-        choices: the values a text may have; empty when any text will do.
-        governed: whether a preset sets it.
-        advanced: whether it belongs into the Advanced fold.
-        axis: whether it is an X/Y/Z axis.
-        whole_from_one: whether only whole numbers are allowed from 1 on (a point of the run, see `step_index`).
-    """
-
-    kind: type
-    label: str
-    help: str
-    infotext: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
-    step: float | None = None
-    choices: tuple[str, ...] = ()
-    governed: bool = False
-    advanced: bool = False
-    axis: bool = False
-    whole_from_one: bool = False
-
-    def allowed(self) -> str:
-        """The allowed values in words, to follow "must be"."""
-        if self.choices:
-            return f"one of {', '.join(self.choices)}"
-        if self.kind in (bool, str):
-            return "true or false" if self.kind is bool else "a text that is not empty" if self.minimum else "a text"
-        low, high = f"{self.minimum:g}", f"{self.maximum:g}"
-        if self.whole_from_one:
-            return f"a fraction of the run from {low} to below 1 or a whole number of steps from 1 to {high}"
-        return f"a {'whole ' if self.kind is int else ''}number from {low} to {high}"
-
-    def check(self, name: str, value: object) -> Scalar:
-        """Return `value` as this setting's own type; raise SettingsError, naming `name`, when it is not allowed."""
-        if not self._admits(value):
-            raise SettingsError(f"{name} is {reprlib.repr(value)}, but must be {self.allowed()}.", name)
-        if self.kind is float:
-            return float(value) + 0.0  # type: ignore[arg-type]  # the sum turns -0.0 into 0.0
-        return int(value) if self.kind is int else value  # type: ignore[call-overload, return-value]
-
-    def _admits(self, value: object) -> bool:
-        """Whether `value` is of the right type and in range; text is never read as a number, nor a bool as one."""
-        if self.kind is bool or isinstance(value, bool):
-            return self.kind is bool and isinstance(value, bool)
-        if self.kind is str:
-            return isinstance(value, str) and value in (self.choices or (value,)) and len(value) >= (self.minimum or 0)
-        if not isinstance(value, (int, float)) or self.minimum is None or self.maximum is None:
-            return False
-        if not self.minimum <= value <= self.maximum:  # also true of NaN
-            return False
-        whole = self.kind is int or (self.whole_from_one and value >= 1)
-        return not whole or value == int(value)
-
-    def json_schema(self, default: Scalar) -> dict[str, Any]:
-        """This setting as a JSON Schema property that admits what `check` admits."""
-        schema: dict[str, Any] = {"title": self.label, "type": _JSON_TYPES[self.kind], "description": self.help}
-        schema["default"] = default
-        if self.minimum is not None:
-            text = self.kind is str
-            schema |= {"minLength": self.minimum} if text else {"minimum": self.minimum, "maximum": self.maximum}
-        if self.whole_from_one:
-            schema["anyOf"] = [{"exclusiveMaximum": 1}, {"multipleOf": 1}]
-        if self.choices:
-            schema["enum"] = list(self.choices)
-        return schema
 
 
 def _setting(default: Scalar, label: str, text: str, span: Sequence[Any] = (None, None, None), **spec: Any) -> Any:
@@ -234,8 +154,8 @@ class StitchSettings:
     )
     refresh_every: int = _governed(
         "refresh_every",
-        "Hybrid evaluations from one full pass of the large model to the next; 0 is never. Higher is faster and drifts "
-        "further; 2 to 4 is recommended with a reused background.",
+        "Hybrid evaluations from one full pass of the large model to the next; 0 goes by Full share instead. Higher is "
+        "faster and drifts further; 0 is recommended.",
         span=(0, 50, 1),
     )
     kv_cache: str = _setting(
@@ -274,6 +194,23 @@ class StitchSettings:
         "adaptive",
         "SRDiffusion only: switches when the large model's output settles. Faster on simple pictures, but not known "
         "beforehand; off is recommended.",
+    )
+
+    full_share: float = _governed(
+        "full_share",
+        "The share of the steps that the large model computes in full, placed where reuse would miss most; it counts "
+        "while Refresh every is 0. Higher is slower and closer to it; 0.4 to 0.6 is recommended with a reused "
+        "background.",
+        span=(0, 1, 0.01),
+    )
+    target_speedup: float = _setting(
+        0.0,
+        "Target speedup",
+        "How many times as fast it shall be; switch, handoff, mask and full share follow from it, as the plan that "
+        "should stay closest to the large model. Higher is faster; 2 is recommended, 0 leaves them as they are.",
+        span=(0, 4, 0.05),
+        axis=True,
+        infotext="HybridStitch target speedup",
     )
 
     def __post_init__(self) -> None:

@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 PROJECT = "lib_hybridstitch"
-SHARED = frozenset({"settings", "errors", "log"})
+SHARED = frozenset({"settings", "fields", "errors", "log"})
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "log": frozenset({"errors"}),
-    "settings": frozenset({"errors"}),
+    "fields": frozenset({"errors"}),
+    "settings": frozenset({"errors", "fields"}),
     "mmdit": SHARED,
     "stitch": SHARED | {"mmdit"},
     "hosts": SHARED | {"mmdit", "stitch"},
@@ -32,6 +33,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 LIBRARIES: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "log": frozenset(),
+    "fields": frozenset(),
     "settings": frozenset(),
     "run": frozenset(),
     "mmdit": frozenset({"torch", "safetensors", "einops", "numpy"}),

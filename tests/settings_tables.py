@@ -12,11 +12,11 @@ SPECS = specs()
 ORDER = [
     "enabled", "small_checkpoint", "large_checkpoint", "preset", "method", "switch_step", "handoff_step", "mask_ratio",
     "mask_threshold", "score", "background", "extrapolate", "small_scope", "refresh_every", "kv_cache", "hires",
-    "show_mask", "small_device", "adaptive",
+    "show_mask", "small_device", "adaptive", "full_share", "target_speedup",
 ]  # fmt: skip
 GOVERNED = [
     "method", "switch_step", "handoff_step", "mask_ratio", "mask_threshold", "score", "background", "extrapolate",
-    "small_scope", "refresh_every", "adaptive",
+    "small_scope", "refresh_every", "adaptive", "full_share",
 ]  # fmt: skip
 
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -26,6 +26,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "mask_threshold": (0, 100),
     "extrapolate": (0, 1),
     "refresh_every": (0, 50),
+    "full_share": (0, 1),
+    "target_speedup": (0, 4),
 }
 CHOICES = {
     "preset": ("Paper", "Quality", "Balanced", "Fast", "Custom"),

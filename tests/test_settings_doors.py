@@ -10,7 +10,8 @@ import re
 import pytest
 
 from lib_hybridstitch.errors import SettingsError
-from lib_hybridstitch.settings import PRESETS, FieldSpec, Scalar, StitchSettings, step_index
+from lib_hybridstitch.fields import FieldSpec, Scalar
+from lib_hybridstitch.settings import PRESETS, StitchSettings, step_index
 from tests.settings_tables import BOUNDS, CHOICES, GOVERNED, NOT_RECORDED, ORDER, SPECS
 
 # --- script arguments
@@ -31,7 +32,7 @@ def test_one_mapping_in_the_first_place_ignores_what_follows() -> None:
 
 
 def test_bad_positional_values() -> None:
-    with pytest.raises(SettingsError, match=r"^20 values were given by position, but there are 19 settings\.$"):
+    with pytest.raises(SettingsError, match=r"^22 values were given by position, but there are 21 settings\.$"):
         StitchSettings.from_args([*StitchSettings().to_dict().values(), 0])
     with pytest.raises(SettingsError, match=r"^enabled is 'yes', but must be"):
         StitchSettings.from_args(["yes"])
@@ -124,14 +125,14 @@ def test_infotext_of_the_defaults() -> None:
 def test_infotext_spells_numbers_plainly() -> None:
     settings = StitchSettings.from_dict(
         {"small_checkpoint": "m", "enabled": True, "show_mask": False, "small_device": "park", "switch_step": 8}
-        | {"handoff_step": 0.57, "refresh_every": 0, "adaptive": True}
+        | {"handoff_step": 0.57, "refresh_every": 2, "adaptive": True}
     )
     assert settings.to_infotext() == {
         "HybridStitch small checkpoint": "m",
         "HybridStitch preset": "Custom",
         "HybridStitch switch step": "8",
         "HybridStitch handoff step": "0.57",
-        "HybridStitch refresh every": "0",
+        "HybridStitch refresh every": "2",
         "HybridStitch adaptive": "True",
     }
 
@@ -180,8 +181,8 @@ def test_bad_infotext_names_a_key_that_the_preset_supplied() -> None:
 def test_labels_and_infotext_keys_are_unique() -> None:
     labels = [spec.label for spec in SPECS.values()]
     keys = [spec.infotext for spec in SPECS.values() if spec.infotext]
-    assert len(set(labels)) == len(labels) == 19
-    assert len(set(keys)) == len(keys) == 16
+    assert len(set(labels)) == len(labels) == 21
+    assert len(set(keys)) == len(keys) == 18
     assert [name for name, spec in SPECS.items() if not spec.infotext] == list(NOT_RECORDED)
     assert "HybridStitch version" not in keys
 
@@ -196,9 +197,14 @@ def test_texts_are_grammatical(name: str, spec: FieldSpec) -> None:
 
 def test_where_fields_are_shown() -> None:
     assert [name for name, spec in SPECS.items() if spec.step] == list(BOUNDS)
-    plain = ["enabled", "small_checkpoint", "preset", "switch_step", "handoff_step", "mask_ratio"]
+    plain = ["enabled", "small_checkpoint", "preset", "switch_step", "handoff_step", "mask_ratio", "target_speedup"]
     assert [name for name, spec in SPECS.items() if not spec.advanced] == plain
-    assert [name for name, spec in SPECS.items() if spec.axis] == ["small_checkpoint", "preset", *GOVERNED]
+    assert [name for name, spec in SPECS.items() if spec.axis] == [
+        "small_checkpoint",
+        "preset",
+        *GOVERNED,
+        "target_speedup",
+    ]
 
 
 def test_schema_is_closed_and_plain_json() -> None:

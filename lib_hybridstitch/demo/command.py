@@ -20,7 +20,8 @@ from lib_hybridstitch.demo.metrics import Lpips
 from lib_hybridstitch.demo.sheet import Panel, SheetRow, StepEntry, comparison, to_image
 from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS
 from lib_hybridstitch.errors import HybridStitchError
-from lib_hybridstitch.settings import FieldSpec, StitchSettings, specs
+from lib_hybridstitch.fields import FieldSpec
+from lib_hybridstitch.settings import StitchSettings, specs
 from lib_hybridstitch.stitch.report import Report
 
 EXAMPLE = "frog and red apple on blue"

@@ -20,12 +20,13 @@ from lib_hybridstitch.hosts.base import Host, LargeModel, Sampling, SmallModel
 from lib_hybridstitch.hosts.patch import patch_instance
 from lib_hybridstitch.hosts.shelf import Shelf
 from lib_hybridstitch.log import get_logger
-from lib_hybridstitch.settings import StitchSettings
-from lib_hybridstitch.stitch.cost import StepCosts, forecast
+from lib_hybridstitch.settings import StitchSettings, specs
+from lib_hybridstitch.stitch.cost import ADVICE, Costs, forecast
 from lib_hybridstitch.stitch.evaluation import Evaluation
 from lib_hybridstitch.stitch.pace import Paces, RunKind
 from lib_hybridstitch.stitch.plan import Plan, make_plan
 from lib_hybridstitch.stitch.stitcher import Stitcher
+from lib_hybridstitch.stitch.target import Aim, aim
 
 Undo = Callable[[], None]
 
@@ -72,6 +73,7 @@ class Generation:
         small_hash: of the small checkpoint, or "" where the host has not computed it.
         messages: what the user was told in the last batch.
         passes: of the last batch, finished.
+        aimed: what the wished speed-up came to in the first pass; all that follow keep to it.
     """
 
     host: Host
@@ -86,6 +88,7 @@ class Generation:
     small_hash: str = ""
     messages: list[str] = field(default_factory=list)
     passes: list[summary.Done] = field(default_factory=list)
+    aimed: Aim | None = None
     _open: Pass | None = None
     _unwrap: Undo | None = None
     _logged: set[str] = field(default_factory=set)
@@ -184,12 +187,15 @@ class Generation:
     def _place_beside(self, p: Any, x: Tensor, settings: StitchSettings, sampling: Sampling, large: LargeModel) -> Pass:
         plan = make_plan(settings, sampling.sigmas)
         small = self._small(p, settings, large, sampling) if plan.needs_small else None
+        kind = _kind(settings, sampling, large, small)
+        if settings.target_speedup:
+            settings = self._aim(p, settings, sampling, kind)
+            plan = make_plan(settings, sampling.sigmas)
         itemsize = self._cache_itemsize(settings, large, x)
         reserve = budget.cache_bytes(plan, large.config, small.config if small else None, sampling, itemsize)
         free = self.host.memory(large.side.device or x.device)
         if short := budget.Budget(cache=reserve).shortage(free, self.host.movable()):
             raise StitchError(short)
-        kind = _kind(settings, sampling, large, small)
         foreseen = self._advise(p, plan, sampling, kind)
         stitcher = Stitcher(
             large.side,
@@ -232,8 +238,7 @@ class Generation:
 
     def _advise(self, p: Any, plan: Plan, sampling: Sampling, kind: RunKind) -> float:
         """Say what acts on one model only, and when nothing can be gained; return the speed-up of the forecast."""
-        counted = StepCosts.counted(kind.large, kind.small, plan, kind.tokens, sampling.context, kind.rows)
-        told = forecast(plan, sampling.pass_sigmas, self.paces.costs(kind, counted))
+        told = forecast(plan, sampling.pass_sigmas, self._costs(kind, plan, sampling))
         for sentence in (*sampling.notes, told.advice):
             if sentence:
                 self.tell(p, f"HybridStitch: {sentence}")
@@ -241,6 +246,22 @@ class Generation:
             names = ", ".join(sampling.loras)
             self.tell(p, f"HybridStitch: LoRA {names} acts on the large model only; the small model draws without it.")
         return told.speedup
+
+    def _aim(self, p: Any, settings: StitchSettings, sampling: Sampling, kind: RunKind) -> StitchSettings:
+        """The settings that a wished speed-up comes to, recorded in the infotext in its place."""
+        if self.aimed is None:
+            self.aimed = aim(
+                settings, sampling.sigmas, sampling.pass_sigmas, lambda plan: self._costs(kind, plan, sampling)
+            )
+            for spec in specs().values():
+                p.extra_generation_params.pop(spec.infotext, None)
+            p.extra_generation_params.update(self.aimed.settings.to_infotext())
+        if not self.aimed.reached:
+            self.tell(p, f"HybridStitch: {ADVICE['target'].format(target=settings.target_speedup)}")
+        return self.aimed.settings
+
+    def _costs(self, kind: RunKind, plan: Plan, sampling: Sampling) -> Costs:
+        return self.paces.costs(kind, kind.counted(plan, sampling.context))
 
     def _close_pass(self) -> None:
         opened, self._open = self._open, None

@@ -24,7 +24,8 @@ HASH = "HybridStitch small hash"
 TIMINGS = "HybridStitch timings"
 VERSION = "HybridStitch version"
 STOPPED = "HybridStitch stopped"
-RUN_KEYS = (HAPPENED, HASH, TIMINGS, VERSION, STOPPED)
+AIMED = "HybridStitch aimed at"
+RUN_KEYS = (HAPPENED, HASH, TIMINGS, VERSION, STOPPED, AIMED)
 """Infotext keys that record a run; they are never read back."""
 
 
@@ -63,6 +64,8 @@ def write(infotext: MutableMapping[str, Any], generation: Generation) -> None:
             infotext[HASH] = generation.small_hash
         if generation.timings:
             infotext[TIMINGS] = "; ".join(_timings(done.report) for done in generation.passes)
+    if generation.aimed and generation.settings:
+        infotext[AIMED] = f"{generation.settings.target_speedup:g}x, foretold {generation.aimed.speedup:.2f}x"
     if generation.stopped:
         infotext[STOPPED] = generation.stopped
     infotext[VERSION] = __version__
@@ -95,9 +98,9 @@ def _timings(report: Report) -> str:
 def speedup(steps: Sequence[Record]) -> float | None:
     """Measured speed-up of a pass: what it would have taken at the pace of its full large steps, over what it took.
 
-    None where the large model never made a step of its own, so that there is nothing to compare with.
+    None where the large model never computed a whole step by itself, so that there is nothing to compare with.
     """
-    large = [step.ms for step in steps if step.stage is Stage.LARGE]
+    large = [step.ms for step in steps if step.tokens_large >= step.tokens and not step.tokens_small]
     total = sum(step.ms for step in steps)
     return len(steps) * median(large) / total if large and total else None
 
@@ -110,6 +113,7 @@ def figures(generation: Generation) -> dict[str, Any]:
         "host": generation.host.name,
         "task": generation.host.task(),
         "settings": generation.settings.to_dict() if generation.settings else None,
+        "aimed": generation.aimed.settings.to_dict() if generation.aimed else None,
         "small_hash": generation.small_hash,
         "stopped": generation.stopped,
         "messages": list(generation.messages),

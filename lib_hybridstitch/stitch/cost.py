@@ -17,6 +17,7 @@ ADVICE = {
     "large_mask": (
         "This plan is not faster: a hybrid step at mask_ratio {ratio} costs about a large one; lower mask_ratio."
     ),
+    "target": "{target:g}x is out of reach: this is the fastest plan of its kind; lower target_speedup.",
     "few_cheap": "This plan is not faster: too few steps are cheap; lower switch_step or mask_ratio.",
 }
 """Why nothing is gained → the sentence that names the setting to change."""

@@ -39,6 +39,10 @@ class RunKind:
     kv_cache: str
     small_device: str
 
+    def counted(self, plan: Plan, context: int) -> StepCosts:
+        """What a plan's steps cost in counted operations, with `context` text tokens per row."""
+        return StepCosts.counted(self.large, self.small, plan, self.tokens, context, self.rows)
+
 
 class Paces:
     """Milliseconds per step, by kind of run and by what a step computes; the oldest kinds are forgotten."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from lib_hybridstitch.settings import StitchSettings, step_index
+from lib_hybridstitch.stitch.profile import place
 
 RAS_RESETS = (12 / 28, 20 / 28)
 """Where RAS' published settings for SD3 recompute everything, as fractions of the run."""
@@ -49,7 +50,7 @@ class HybridRule:
         background: who supplies the other tokens, "small" or "reuse".
         extrapolate: reuse: share of the two-point extrapolation in σ, 0..1.
         small_scope: "all", or "outside" for the tokens outside the mask only.
-        refresh_every: evaluations from one full pass of the large model to the next; 0 for the first one only.
+        refresh_every: evaluations from one full pass of the large model to the next; 0 for no such rhythm.
         resets: noise levels whose crossing forces a full pass.
     """
 
@@ -215,6 +216,7 @@ def make_plan(settings: StitchSettings, sigmas: Sequence[float]) -> Plan:
         resets = tuple(boundary(sigmas, round(fraction * count)) for fraction in RAS_RESETS)
         rule_ras = HybridRule(settings.mask_ratio, 0.0, "ras", "reuse", resets=resets)
         return Plan("RAS", segments[:1] + (Segment(Stage.HYBRID, -math.inf),), rule_ras)
+    placed = _placed(settings, sigmas)
     rule_hybrid = HybridRule(
         settings.mask_ratio,
         settings.mask_threshold,
@@ -223,5 +225,15 @@ def make_plan(settings: StitchSettings, sigmas: Sequence[float]) -> Plan:
         settings.extrapolate,
         settings.small_scope,
         settings.refresh_every,
+        placed,
     )
     return Plan("HybridStitch", segments[: 3 if settings.handoff_step else 2], rule_hybrid)
+
+
+def _placed(settings: StitchSettings, sigmas: Sequence[float]) -> tuple[float, ...]:
+    """Where full passes fall when a share of the steps is to be full; nowhere when they follow a rhythm."""
+    if settings.refresh_every or not settings.full_share:
+        return ()
+    levels = run_sigmas(sigmas)
+    chosen = place(levels, step_index(settings.full_share, len(levels)) if settings.full_share < 1 else len(levels))
+    return tuple(boundary(sigmas, step) for step in chosen)

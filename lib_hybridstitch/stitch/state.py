@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lib_hybridstitch.mmdit.kv_cache import KVCache
+from lib_hybridstitch.stitch.profile import EDGE, log_snr
 
 SAME_SIGMA = 1e-6
 LARGEST_REACH = 4.0
@@ -58,16 +59,24 @@ class RowState:
     def at(self, sigma: float, share: float) -> Tensor:
         """Return the velocity (N, width) expected at `sigma`: the last one, moved along the line through the last two.
 
+        The line runs in λ, the logarithm of the signal-to-noise ratio, in which velocities bend least.
+
         Args:
             share: 0 holds the last velocity, 1 is the full two-point extrapolation.
         """
         if share == 0:
             return self.velocity
-        distance = self.sigma - self.previous_sigma
-        usable = distance.abs() > SAME_SIGMA
-        reach = (sigma - self.sigma) / torch.where(usable, distance, torch.ones_like(distance))
+        usable = (self.sigma - self.previous_sigma).abs() > SAME_SIGMA
+        last = _log_snr(self.sigma)
+        distance = torch.where(usable, last - _log_snr(self.previous_sigma), torch.ones_like(last))
+        reach = (log_snr(sigma) - last) / distance
         factor = torch.where(usable, reach, torch.zeros_like(reach)).clamp(0, LARGEST_REACH) * share
         return torch.addcmul(self.velocity, factor[:, None].to(self.velocity.dtype), self.velocity - self.previous)
+
+
+def _log_snr(sigma: Tensor) -> Tensor:
+    """`profile.log_snr` of every token's noise level, (N,)."""
+    return torch.log((1 - sigma).clamp_min(0) + EDGE) - torch.log(sigma.clamp_min(0) + EDGE)
 
 
 @dataclass

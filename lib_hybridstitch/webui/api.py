@@ -15,9 +15,10 @@ from lib_hybridstitch.errors import HybridStitchError, SettingsError
 from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.settings import PRESETS, StitchSettings
-from lib_hybridstitch.stitch.cost import StepCosts, forecast
+from lib_hybridstitch.stitch.cost import ADVICE, Costs, forecast
 from lib_hybridstitch.stitch.pace import RunKind
-from lib_hybridstitch.stitch.plan import PlannedStep, make_plan, run_sigmas
+from lib_hybridstitch.stitch.plan import Plan, PlannedStep, make_plan, run_sigmas
+from lib_hybridstitch.stitch.target import aim
 
 if TYPE_CHECKING:
     from lib_hybridstitch.webui.extension import Extension
@@ -73,6 +74,7 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
     given = request.get("settings", {})
     settings = extension.settings([dict(given) if isinstance(given, Mapping) else given])
     sigmas = extension.host.schedule(run["sampler"], run["scheduler"], run["steps"])
+    sampled = _sampled(sigmas, run["denoising_strength"])
     made = make_plan(settings, sigmas)
     large = extension.host.large_config(settings)
     if large is None:
@@ -80,14 +82,22 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
     small = _small_config(extension, settings, large) if made.needs_small else None
     tokens = _tokens(run["width"], large.patch_size) * _tokens(run["height"], large.patch_size)
     rows = run["batch_size"] * (1 if run["cfg_scale"] == 1 else 2)
-    counted = StepCosts.counted(large, small, made, tokens, extension.host.context(), rows)
     kind = RunKind(large, small, tokens, rows, settings.kv_cache, settings.small_device)
-    costs = extension.paces.costs(kind, counted)
-    told = forecast(made, _sampled(sigmas, run["denoising_strength"]), costs)
-    reason = _about_small(settings, made.needs_small) or told.reason
+
+    def costs_of(plan: Plan) -> Costs:
+        return extension.paces.costs(kind, kind.counted(plan, extension.host.context()))
+
+    missed = ""
+    if settings.target_speedup:
+        aimed = aim(settings, sigmas, sampled, costs_of)
+        missed = "" if aimed.reached else ADVICE["target"].format(target=settings.target_speedup)
+        settings = aimed.settings
+        made = make_plan(settings, sigmas)
+    told = forecast(made, sampled, costs_of(made))
+    reason = _about_small(settings, made.needs_small) or ("target" if missed else told.reason)
     return {
         "summary": told.summary,
-        "advice": SMALL_ADVICE.get(reason, told.advice),
+        "advice": SMALL_ADVICE.get(reason, missed or told.advice),
         "reason": reason,
         "speedup": told.speedup,
         "measured": told.measured,

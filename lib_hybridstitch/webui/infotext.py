@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lib_hybridstitch.errors import SettingsError
+from lib_hybridstitch.fields import Scalar
 from lib_hybridstitch.log import get_logger
-from lib_hybridstitch.settings import Scalar, StitchSettings, specs
+from lib_hybridstitch.settings import StitchSettings, specs
 
 
 @dataclass(frozen=True)

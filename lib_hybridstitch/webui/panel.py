@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from lib_hybridstitch.errors import HybridStitchError
-from lib_hybridstitch.settings import CUSTOM, PRESETS, FieldSpec, StitchSettings, specs
+from lib_hybridstitch.fields import FieldSpec
+from lib_hybridstitch.settings import CUSTOM, PRESETS, StitchSettings, specs
 from lib_hybridstitch.webui.infotext import Paste
 from lib_hybridstitch.webui.texts import PAGE
 
@@ -167,7 +168,7 @@ def _checkpoint_row(maker: _Maker, host: Host) -> dict[str, Any]:
 def _stage_controls(maker: _Maker, is_img2img: bool) -> dict[str, Any]:
     """The preset, the numbers that matter most, what they will do, and what the last run did."""
     made = {"preset": maker("preset")}
-    numbers = [name for name, spec in specs().items() if spec.governed and not spec.advanced]
+    numbers = [name for name, spec in specs().items() if spec.step and not spec.advanced]
     typed = [name for name in numbers if _too_fine(specs()[name])]
     with gr.Row():
         made |= {name: maker(name) for name in typed}

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from lib_hybridstitch.settings import FieldSpec, Scalar, specs
+from lib_hybridstitch.fields import FieldSpec, Scalar
+from lib_hybridstitch.settings import specs
 
 if TYPE_CHECKING:
     from lib_hybridstitch.hosts.base import Host

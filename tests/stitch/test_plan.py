@@ -17,6 +17,7 @@ COSTS = StepCosts(large=100, partial=40, small=30, small_outside=20)
 
 def settings(**changes: object) -> StitchSettings:
     base = {"preset": "Custom", "switch_step": 3, "handoff_step": 7, "background": "small", "refresh_every": 0}
+    base["full_share"] = 0
     base |= {"score": "disagreement", "mask_ratio": 0.2}
     return StitchSettings.from_dict({**base, **changes})
 

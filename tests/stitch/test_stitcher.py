@@ -208,21 +208,27 @@ def test_an_unconditional_stream_that_comes_late_gets_its_own_full_pass():
     assert not stitched.report.failure
 
 
-def test_extrapolation_continues_a_line():
+def test_extrapolation_continues_a_line_in_log_snr():
+    from lib_hybridstitch.stitch.profile import log_snr
     from lib_hybridstitch.stitch.state import RowState
 
     line = torch.tensor([[1.0], [10.0]])
-    state = RowState.start(line * 0.9, 0.9)
-    state.update(line * 0.8, 0.8, None)
-    assert torch.allclose(state.at(0.7, 1.0), line * 0.7)
-    assert torch.allclose(state.at(0.7, 0.5), line * 0.75)
-    assert torch.equal(state.at(0.7, 0.0), line * 0.8)
+
+    def level(sigma: float) -> float:
+        return log_snr(sigma) + 8
+
+    state = RowState.start(line * level(0.9), 0.9)
+    state.update(line * level(0.8), 0.8, None)
+    assert torch.allclose(state.at(0.7, 1.0), line * level(0.7))
+    assert torch.allclose(state.at(0.7, 0.5), line * (level(0.7) + level(0.8)) / 2)
+    assert torch.equal(state.at(0.7, 0.0), line * level(0.8))
     # Only the first token moves on; the second still rests on 0.9 and 0.8. The same σ again replaces, not pushes.
-    state.update(line[:1] * 0.7, 0.7, torch.tensor([0]))
-    state.update(line[:1] * 0.7, 0.7, torch.tensor([0]))
-    assert torch.allclose(state.at(0.5, 1.0), line * 0.5)
-    # It never reaches further than four times the distance of its points: 0.7 − 4·0.1 and 0.8 − 4·0.1.
-    assert torch.allclose(state.at(0.0, 1.0), line * torch.tensor([[0.3], [0.4]]))
+    state.update(line[:1] * level(0.7), 0.7, torch.tensor([0]))
+    state.update(line[:1] * level(0.7), 0.7, torch.tensor([0]))
+    assert torch.allclose(state.at(0.5, 1.0), line * level(0.5))
+    # It never reaches further than four times the distance of its points.
+    ends = [[level(a) + 4 * (level(a) - level(b))] for a, b in ((0.7, 0.8), (0.8, 0.9))]
+    assert torch.allclose(state.at(0.0, 1.0), line * torch.tensor(ends))
 
 
 def test_inpainting_cuts_the_mask_to_the_users_region():

@@ -1,0 +1,91 @@
+"""What every door needs to know about one setting: type, range, words, and how a value is checked."""
+
+from __future__ import annotations
+
+import reprlib
+from dataclasses import dataclass
+from typing import Any
+
+from lib_hybridstitch.errors import SettingsError
+
+Scalar = bool | int | float | str
+
+_JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """What every door needs to know about one setting besides its default.
+
+    Args:
+        kind: type of the value: bool, int, float or str.
+        label: text beside the control; never renamed, since the hosts store it in ui-config.json.
+        help: its effect, which way the trade-off goes and what is recommended.
+        infotext: key under which pictures record it, or "" when it does not change the picture.
+        minimum: lowest value of a number; least length of a text.
+        maximum: highest value of a number.
+        step: distance between two positions of a slider.
+        choices: the values a text may have; empty when any text will do.
+        governed: whether a preset sets it.
+        advanced: whether it belongs into the Advanced fold.
+        axis: whether it is an X/Y/Z axis.
+        whole_from_one: whether only whole numbers are allowed from 1 on (a point of the run, see `step_index`).
+    """
+
+    kind: type
+    label: str
+    help: str
+    infotext: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    governed: bool = False
+    advanced: bool = False
+    axis: bool = False
+    whole_from_one: bool = False
+
+    def allowed(self) -> str:
+        """The allowed values in words, to follow "must be"."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.kind in (bool, str):
+            return "true or false" if self.kind is bool else "a text that is not empty" if self.minimum else "a text"
+        low, high = f"{self.minimum:g}", f"{self.maximum:g}"
+        if self.whole_from_one:
+            return f"a fraction of the run from {low} to below 1 or a whole number of steps from 1 to {high}"
+        return f"a {'whole ' if self.kind is int else ''}number from {low} to {high}"
+
+    def check(self, name: str, value: object) -> Scalar:
+        """Return `value` as this setting's own type; raise SettingsError, naming `name`, when it is not allowed."""
+        if not self._admits(value):
+            raise SettingsError(f"{name} is {reprlib.repr(value)}, but must be {self.allowed()}.", name)
+        if self.kind is float:
+            return float(value) + 0.0  # type: ignore[arg-type]  # the sum turns -0.0 into 0.0
+        return int(value) if self.kind is int else value  # type: ignore[call-overload, return-value]
+
+    def _admits(self, value: object) -> bool:
+        """Whether `value` is of the right type and in range; text is never read as a number, nor a bool as one."""
+        if self.kind is bool or isinstance(value, bool):
+            return self.kind is bool and isinstance(value, bool)
+        if self.kind is str:
+            return isinstance(value, str) and value in (self.choices or (value,)) and len(value) >= (self.minimum or 0)
+        if not isinstance(value, (int, float)) or self.minimum is None or self.maximum is None:
+            return False
+        if not self.minimum <= value <= self.maximum:  # also true of NaN
+            return False
+        whole = self.kind is int or (self.whole_from_one and value >= 1)
+        return not whole or value == int(value)
+
+    def json_schema(self, default: Scalar) -> dict[str, Any]:
+        """This setting as a JSON Schema property that admits what `check` admits."""
+        schema: dict[str, Any] = {"title": self.label, "type": _JSON_TYPES[self.kind], "description": self.help}
+        schema["default"] = default
+        if self.minimum is not None:
+            text = self.kind is str
+            schema |= {"minLength": self.minimum} if text else {"minimum": self.minimum, "maximum": self.maximum}
+        if self.whole_from_one:
+            schema["anyOf"] = [{"exclusiveMaximum": 1}, {"multipleOf": 1}]
+        if self.choices:
+            schema["enum"] = list(self.choices)
+        return schema

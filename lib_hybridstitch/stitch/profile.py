@@ -1,0 +1,128 @@
+"""How much it costs in distance not to ask the large model, by noise level; and where full passes help most.
+
+Between two full passes velocities are extended along a line in λ, the logarithm of the signal-to-noise ratio. What that
+misses at one step is the classical remainder of linear extrapolation, half the second derivative times the distances to
+the two points it rests on; what becomes of it until the picture is finished depends on the noise level too. Both
+were measured once, on the demo's pair (`python3 run.py bench profile`), and stand in `PROFILE`; what matters is
+their shape over σ.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+EDGE = 1e-3
+"""Keeps λ finite at σ = 1, where there is no signal."""
+LONGEST = 1 / 7
+"""Longest way between two full passes, as a share of the run: beyond that the remainder says too little."""
+
+
+def log_snr(sigma: float) -> float:
+    """λ(σ) = ln((1 − σ) / σ) of the rectified flow, finite at both ends."""
+    return math.log((max(1.0 - sigma, 0.0) + EDGE) / (max(sigma, 0.0) + EDGE))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a step costs in distance when the large model does not compute it, by noise level.
+
+    Args:
+        sigmas: noise levels, ascending; values between them are interpolated, beyond them held.
+        bend: root mean square of the velocity's second derivative in λ.
+        disagreement: root mean square of v_large − v_small.
+        lasting: how much of an error made at this level is left in the finished latent.
+    """
+
+    sigmas: tuple[float, ...]
+    bend: tuple[float, ...]
+    disagreement: tuple[float, ...]
+    lasting: tuple[float, ...]
+
+    def at(self, curve: Sequence[float], sigma: float) -> float:
+        """The value of one of the curves at `sigma`."""
+        if sigma <= self.sigmas[0]:
+            return curve[0]
+        for (low, below), (high, above) in itertools.pairwise(zip(self.sigmas, curve, strict=True)):
+            if sigma <= high:
+                return below + (above - below) * (sigma - low) / (high - low)
+        return curve[-1]
+
+
+PROFILE = Profile(
+    sigmas=(0.1, 0.27, 0.4, 0.5, 0.59, 0.66, 0.75, 0.82, 0.88, 0.9, 0.93, 0.95, 0.975, 1.0),
+    bend=(0.39, 0.51, 1.16, 1.64, 2.99, 4.04, 5.44, 6.22, 8.32, 9.98, 7.16, 5.06, 0.54, 0.16),
+    disagreement=(1.0,) * 14,
+    lasting=(0.5, 0.5, 0.57, 0.8, 1.04, 1.07, 2.07, 2.06, 3.48, 4.5, 6.69, 7.3, 8.49, 8.5),
+)
+"""Measured on the demo's pair."""
+DAMPED = 0.5
+"""Exponent of `lasting` in placement, by trial (0, 0.3, 0.5, 0.6, 1): at 1 the end of the run is left too thin."""
+
+
+def remainder(sigma: float, last: float, before: float, profile: Profile = PROFILE) -> float:
+    """What linear extrapolation in λ to `sigma` misses, from full passes at the levels `last` and `before`."""
+    reach, base = log_snr(sigma) - log_snr(last), log_snr(sigma) - log_snr(before)
+    return 0.5 * profile.at(profile.bend, sigma) * abs(reach * base)
+
+
+def weight(sigmas: Sequence[float], step: int, exponent: float = 1.0) -> float:
+    """What an error of the velocity at a step does to the picture: the step's length times how much of it lasts.
+
+    Args:
+        sigmas: noise levels that are evaluated, descending; the run ends at 0.
+        exponent: of what lasts.
+    """
+    after = sigmas[step + 1] if step + 1 < len(sigmas) else 0.0
+    return (sigmas[step] - after) * PROFILE.at(PROFILE.lasting, sigmas[step]) ** exponent
+
+
+@functools.lru_cache(maxsize=256)
+def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
+    """Choose which steps of a run are full passes, so that the expected error of all others is least.
+
+    The first two and the last are always among them: extrapolation needs two, and the last errors are seen as they
+    are. Dynamic programming over the steps; the pass before the last one is taken to lie as far back in λ as the
+    next one lies ahead, which keeps it quadratic.
+
+    Args:
+        sigmas: noise levels that are evaluated, descending.
+        full: how many full passes; fewer than three, or than a step in every `LONGEST` part of the run, become
+            that many.
+
+    Returns:
+        step indices, ascending.
+    """
+    steps = len(sigmas)
+    if steps <= 3 or full >= steps:
+        return tuple(range(steps))
+    longest = max(2, math.ceil(steps * LONGEST))
+    full = max(full, 2 + math.ceil((steps - 2) / longest))
+    best: list[dict[int, tuple[float, int]]] = [{} for _ in range(steps)]
+    best[1][2] = (0.0, 0)
+    for here in range(1, steps):
+        for after in range(here + 1, min(here + longest, steps - 1) + 1):
+            more = missed(sigmas, here, after)
+            for used, (error, _) in best[here].items():
+                if used < full and error + more < best[after].get(used + 1, (math.inf, 0))[0]:
+                    best[after][used + 1] = (error + more, here)
+    used = min(best[-1], key=lambda count: (best[-1][count][0], count))
+    chosen, step = [], steps - 1
+    while step > 1:
+        chosen.append(step)
+        step, used = best[step][used][1], used - 1
+    return (0, 1, *reversed(chosen))
+
+
+def missed(sigmas: Sequence[float], here: int, after: int) -> float:
+    """Expected error of the steps between two full passes."""
+    before = 2 * log_snr(sigmas[here]) - log_snr(sigmas[after])
+    total = 0.0
+    for step in range(here + 1, after):
+        level = log_snr(sigmas[step])
+        reach, base = level - log_snr(sigmas[here]), level - before
+        total += weight(sigmas, step, DAMPED) * 0.5 * PROFILE.at(PROFILE.bend, sigmas[step]) * abs(reach * base)
+    return total
