@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.stopwatch import Stopwatch, over
 from lib_hybridstitch import __version__
 from lib_hybridstitch.demo.measure import machine
 from lib_hybridstitch.demo.training import LARGE, new_network
@@ -57,18 +58,6 @@ def inputs(network: MMDiT) -> Evaluation:
     )
 
 
-def clock(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each piece of work, taking turns; the first round warms up."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds + 1):
-        for name, work in works.items():
-            started = time.perf_counter()
-            work()
-            if number:
-                times[name].append(1000 * (time.perf_counter() - started))
-    return times
-
-
 @torch.inference_mode()
 def partial_passes(network: MMDiT, rounds: int) -> list[dict[str, Any]]:
     """Time passes over evenly spread tokens against the full pass that fills the cache."""
@@ -80,45 +69,46 @@ def partial_passes(network: MMDiT, rounds: int) -> list[dict[str, Any]]:
         return lambda: run(network, call.x, call.sigma, call.context, call.pooled, tokens, cache, rows=call.rows)
 
     works = {"full": work(None), **{str(ratio): work(round(ratio * TOKENS)) for ratio in RATIOS}}
-    times = clock(works, rounds)
+    found = over(Stopwatch().clock(works, rounds), "full")
     full = pass_flops(network.config, TOKENS, TOKENS, CONTEXT)
-    rows = []
-    for ratio in RATIOS:
-        ratios = [a / b for a, b in zip(times[str(ratio)], times["full"])]
-        low, high = statistics.quantiles(ratios, n=4)[::2]
-        rows.append(
-            {
-                "ratio": ratio,
-                "ms": round(statistics.median(times[str(ratio)]), 1),
-                "of_full": round(statistics.median(ratios), 3),
-                "of_full_quartiles": [round(low, 3), round(high, 3)],
-                "of_full_counted": round(pass_flops(network.config, round(ratio * TOKENS), TOKENS, CONTEXT) / full, 3),
-            }
-        )
-    return rows
+    return [
+        {
+            "ratio": ratio,
+            "ms": round(found[str(ratio)]["ms"], 1),
+            "of_full": round(found[str(ratio)]["ratio"], 3),
+            "of_full_quartiles": [round(value, 3) for value in found[str(ratio)]["ratio_quartiles"]],
+            "of_full_counted": round(pass_flops(network.config, round(ratio * TOKENS), TOKENS, CONTEXT) / full, 3),
+        }
+        for ratio in RATIOS
+    ]
 
 
 @torch.inference_mode()
-def bookkeeping(network: MMDiT, rounds: int) -> list[dict[str, Any]]:
-    """Time a hybrid step's own work: a whole step less the passes inside it, over a full large step."""
-    call = inputs(network)
+def bookkeeping(
+    network: MMDiT, call: Evaluation, rounds: int, now: Callable[[], float] = time.perf_counter
+) -> list[dict[str, Any]]:
+    """Time a hybrid step's own work: a whole step less the passes inside it, over a full large step.
+
+    Args:
+        now: seconds; on a GPU it waits for what was asked for before.
+    """
     rows = []
     for background, score in (("reuse", "detail"), ("reuse", "change"), ("small", "disagreement")):
         inside: list[float] = []
-        large, small = (_Timed(network, inside) for _ in range(2))
+        large, small = (_Timed(network, inside, now) for _ in range(2))
         rule = HybridRule(0.3, score=score, background=background, extrapolate=0.7)
         stitcher = Stitcher(large, small, Plan("x", (Segment(Stage.HYBRID, float("-inf")),), rule))
         own, full = [], []
         for number in range(rounds + 2):
             inside.clear()
-            started = time.perf_counter()
-            stitcher.velocity(replace(call, sigma=torch.full((ROWS,), 0.9 - 0.8 * number / (rounds + 2))))
-            whole = 1000 * (time.perf_counter() - started)
+            started = now()
+            stitcher.velocity(replace(call, sigma=torch.full_like(call.sigma, 0.9 - 0.8 * number / (rounds + 2))))
+            whole = 1000 * (now() - started)
             if number > 1:  # the probe and the first masked step warm up
                 own.append(whole - sum(inside))
-            started = time.perf_counter()
+            started = now()
             run(network, call.x, call.sigma, call.context, call.pooled)
-            full.append(1000 * (time.perf_counter() - started))
+            full.append(1000 * (now() - started))
         if stitcher.report.failure:
             raise RuntimeError(stitcher.report.failure)
         rows.append(
@@ -135,15 +125,16 @@ def bookkeeping(network: MMDiT, rounds: int) -> list[dict[str, Any]]:
 class _Timed(Side):
     """A model that notes how long its passes take."""
 
-    def __init__(self, network: MMDiT, spent: list[float]) -> None:
+    def __init__(self, network: MMDiT, spent: list[float], now: Callable[[], float]) -> None:
         super().__init__(network)
         object.__setattr__(self, "spent", spent)
+        object.__setattr__(self, "now", now)
 
     def patches(self, *arguments: Any) -> torch.Tensor:
         """Velocity of the chosen tokens; the time goes into the list."""
-        started = time.perf_counter()
+        started = self.now()  # type: ignore[attr-defined]
         result = super().patches(*arguments)
-        self.spent.append(1000 * (time.perf_counter() - started))  # type: ignore[attr-defined]
+        self.spent.append(1000 * (self.now() - started))  # type: ignore[attr-defined]
         return result
 
 
@@ -174,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "network": {"depth": options.depth, "tokens": TOKENS, "context": CONTEXT, "rows": ROWS, "dtype": "fp32"},
         "rounds": options.rounds,
         "partial_pass": partial_passes(network, options.rounds),
-        "bookkeeping": bookkeeping(network, options.rounds),
+        "bookkeeping": bookkeeping(network, inputs(network), options.rounds),
         "cache": caches(network),
     }
     options.out.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,14 @@ class _Group:
     rows: tuple[RowKey, ...]
     entries: dict[str, _Entry] = field(default_factory=dict)
 
+    def leave(self, name: str, rows: Sequence[RowKey]) -> None:
+        """Let go of what one attention holds of `rows`."""
+        stay = [index for index, row in enumerate(self.rows) if row not in rows]
+        if name in self.entries and len(stay) < len(self.rows):
+            entry = self.entries.pop(name)
+            if stay:
+                self.entries[name] = entry.rows(stay)
+
 
 class KVCache:
     """Cached keys and values of one network in one run.
@@ -122,25 +130,21 @@ class KVCache:
         return self._regroup(rows)
 
     def _regroup(self, rows: tuple[RowKey, ...]) -> _Group:
-        """Gather `rows` from the groups they are in, and leave the others' rows where they are."""
+        """Gather `rows` from the groups they are in, and leave the others' rows where they are.
+
+        One attention after the other, so that never much more than the cache itself is held.
+        """
         fresh = _Group(rows)
         homes = {row: (group, index) for group in self._groups for index, row in enumerate(group.rows)}
-        if all(row in homes for row in rows):
-            names = set.intersection(*(set(homes[row][0].entries) for row in rows))
-            for name in names:
-                parts = [homes[row][0].entries[name].rows([homes[row][1]]) for row in rows]
-                longest = max(part.context for part in parts)
-                parts = [part if part.context == longest else _with_context(part, longest) for part in parts]
-                fresh.entries[name] = _Entry(
-                    _concatenate([part.keys for part in parts]), _concatenate([part.values for part in parts]), longest
-                )
-        remaining: list[_Group] = []
+        found = [homes[row] for row in rows if row in homes]
+        for name in dict.fromkeys(name for group in self._groups for name in group.entries):
+            if len(found) == len(rows) and all(name in group.entries for group, _ in found):
+                fresh.entries[name] = _joined([group.entries[name].rows([index]) for group, index in found])
+            for group in self._groups:
+                group.leave(name, rows)
         for group in self._groups:
-            stay = [index for index, row in enumerate(group.rows) if row not in rows]
-            if stay:
-                kept = {name: entry.rows(stay) for name, entry in group.entries.items()}
-                remaining.append(_Group(tuple(group.rows[index] for index in stay), kept))
-        self._groups = [*remaining, fresh]
+            group.rows = tuple(row for row in group.rows if row not in rows)
+        self._groups = [*(group for group in self._groups if group.rows), fresh]
         return fresh
 
 
@@ -193,6 +197,14 @@ def _overwrite(buffer: Tensor, fresh: FreshKeys, context: Tensor | None, tokens:
         buffer[:, :length] = context
     assert fresh.tokens is not None, "only partial passes overwrite"
     scatter_(buffer[:, length:], fresh.tokens, tokens)
+
+
+def _joined(parts: list[_Entry]) -> _Entry:
+    """Entries of one attention as the rows of one, with room for the longest of their texts."""
+    longest = max(part.context for part in parts)
+    parts = [part if part.context == longest else _with_context(part, longest) for part in parts]
+    keys, values = (_concatenate([getattr(part, kind) for part in parts]) for kind in ("keys", "values"))
+    return _Entry(keys, values, longest)
 
 
 def _with_context(entry: _Entry, context: int) -> _Entry:

@@ -50,10 +50,14 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(config.in_channels, config.hidden, self.patch_size, self.patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map a latent (rows, channels, H, W) to tokens (rows, H/p · W/p, hidden)."""
+        """Map a latent (rows, channels, H, W) to tokens (rows, H/p · W/p, hidden), token after token in memory.
+
+        Left as the convolution has them, channel after channel, every block's sums would keep that layout, and every
+        norm would first copy its input.
+        """
         bias = None if self.proj.bias is None else self.proj.bias.to(x.dtype)
         x = functional.conv2d(x, self.proj.weight.to(x.dtype), bias, stride=self.patch_size)
-        return x.flatten(2).transpose(1, 2)
+        return x.flatten(2).transpose(1, 2).contiguous()
 
 
 def _two_layers(inputs: int, hidden: int) -> nn.Sequential:

@@ -35,6 +35,21 @@ def test_full_pass_is_the_networks_own_forward_bit_for_bit(config, kind):
         assert torch.equal(TokenGrid.of(x).to_latent(patches), own)
 
 
+@pytest.mark.parametrize("tokens", [None, torch.tensor([[0, 5], [1, 2]])], ids=["full", "partial"])
+def test_blocks_get_tokens_that_lie_one_after_another(tokens):
+    """Whatever a host's embedder gives: ours, and one that leaves the channels as a convolution has them."""
+    network = random_network(LARGE)
+    x, context, pooled = inputs(LARGE)
+    seen: list[torch.Tensor] = []
+    network.joint_blocks[-1].x_block.norm1.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    assert network.x_embedder(x).is_contiguous()
+    own = network.x_embedder.forward
+    for embedder in (own, lambda x: own(x).transpose(1, 2).contiguous().transpose(1, 2)):
+        network.x_embedder.forward = embedder
+        run(network, x, SIGMA, context, pooled, tokens)
+    assert len(seen) == 2 and all(tensor.is_contiguous() for tensor in seen)
+
+
 @every_network
 def test_partial_pass_after_a_full_pass_gives_the_full_result(config, kind):
     network = random_network(config, kind=kind)

@@ -1,0 +1,151 @@
+"""Operations and bytes of a pair, by the project's formulas and without a weight in memory; nothing is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.sd35 import ROWS, Scale, weights
+from lib_hybridstitch.hosts.base import Sampling
+from lib_hybridstitch.hosts.budget import activation_bytes, cache_bytes
+from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.mmdit.kv_cache import KVCache
+from lib_hybridstitch.mmdit.model import MMDiT
+from lib_hybridstitch.mmdit.partial import run
+from lib_hybridstitch.mmdit.tokens import shared
+from lib_hybridstitch.settings import PRESETS, StitchSettings
+from lib_hybridstitch.stitch.complexity import mask_size
+from lib_hybridstitch.stitch.cost import StepCosts, forecast, pass_flops
+from lib_hybridstitch.stitch.plan import Plan, Stage, make_plan
+
+RATIOS = (0.1, 0.2, 0.3, 0.5)
+"""Shares of the tokens in a partial pass."""
+VERIFIED = (0.1, 0.5)
+"""Shares whose count is compared with PyTorch's."""
+SHARES = (0.36, 0.5, 0.64)
+"""Where the peers change over, as fractions of the run."""
+LATENT_BYTES = 4
+"""Samplers keep latents, and the engine velocities, in fp32."""
+ITEMSIZES = {"bf16": 2, "fp8": 1}
+
+
+def plans(scale: Scale) -> dict[str, Plan]:
+    """Every preset and a few settings of the peers, by name."""
+    asked: dict[str, dict[str, object]] = {name: {"preset": name} for name in PRESETS}
+    for share in SHARES:
+        asked[f"T-Stitch, {share:.0%} small"] = {"method": "T-Stitch", "switch_step": share}
+    for share in reversed(SHARES):
+        asked[f"SRDiffusion, {share:.0%} large"] = {"method": "SRDiffusion", "switch_step": share}
+    for ratio in (0.5, 0.25):
+        asked[f"RAS, ratio {ratio:g}"] = {"method": "RAS", "switch_step": 4, "mask_ratio": ratio}
+    return {
+        name: make_plan(StitchSettings.from_dict({"preset": "Custom", **settings}), scale.sigmas)
+        for name, settings in asked.items()
+    }
+
+
+def operations_of(scale: Scale, size: int) -> dict[str, Any]:
+    """Count what one picture of a size costs: passes in operations and over a full large pass, plans as speed-ups."""
+    count = scale.tokens(size)
+    large = pass_flops(scale.large, count, count, scale.context, len(ROWS))
+    small = pass_flops(scale.small, count, count, scale.context, len(ROWS))
+    partial = {
+        f"{ratio:g}": pass_flops(scale.large, mask_size(ratio, count), count, scale.context, len(ROWS))
+        for ratio in RATIOS
+    }
+    speedups = {}
+    for name, plan in plans(scale).items():
+        costs = StepCosts.counted(scale.large, scale.small, plan, count, scale.context, len(ROWS))
+        speedups[name] = round(forecast(plan, scale.sigmas, costs).speedup, 3)
+    return {
+        "tokens": count,
+        "large": large,
+        "small": small,
+        "partial": partial,
+        "small_of_large": round(small / large, 4),
+        "partial_of_large": {ratio: round(flops / large, 4) for ratio, flops in partial.items()},
+        "speedup": speedups,
+    }
+
+
+def reuse_bytes(plan: Plan, config: MMDiTConfig, sampling: Sampling) -> int:
+    """Memory of the background "reuse": per row and token the last two velocities, each with its fp32 σ."""
+    if Stage.HYBRID not in plan.stages or plan.hybrid.background != "reuse":
+        return 0
+    images, _, height, width = sampling.latent
+    tokens = (height // config.patch_size) * (width // config.patch_size)
+    patch = config.patch_size**2 * config.out_channels
+    return images * sampling.streams * tokens * 2 * (patch * LATENT_BYTES + 4)
+
+
+def memory_of(scale: Scale, size: int) -> dict[str, Any]:
+    """Bytes that one picture of a size needs: weights, caches, activations, and each plan's whole need.
+
+    Activations are those of the large model's full pass in bf16 at their widest; in a plan's need, weights and cache
+    are of the kind named.
+    """
+    run_of_size = scale.sampling(size)
+    active = activation_bytes(scale.large, run_of_size, ITEMSIZES["bf16"])
+    found: dict[str, Any] = {"activations": active, "plans": {}, "reuse": {}}
+    every = plans(scale)
+    for kind, itemsize in ITEMSIZES.items():
+        found[f"large_{kind}"] = weights(scale.large, itemsize)
+        found[f"small_{kind}"] = weights(scale.small, itemsize)
+        found[f"cache_{kind}"] = cache_bytes(every["Paper"], scale.large, scale.small, run_of_size, itemsize)
+    for name, plan in every.items():
+        found["reuse"][name] = reuse_bytes(plan, scale.large, run_of_size)
+        found["plans"][name] = {kind: plan_bytes(scale, size, plan, itemsize) for kind, itemsize in ITEMSIZES.items()}
+    return found
+
+
+def plan_bytes(scale: Scale, size: int, plan: Plan, itemsize: int, active: int = ITEMSIZES["bf16"]) -> int:
+    """Everything a plan needs on the device, in bytes.
+
+    Args:
+        itemsize: bytes per number of weights and cache.
+        active: bytes per number of activations.
+    """
+    sampling = scale.sampling(size)
+    total = weights(scale.large, itemsize) + activation_bytes(scale.large, sampling, active)
+    total += weights(scale.small, itemsize) if plan.needs_small else 0
+    total += cache_bytes(plan, scale.large, scale.small, sampling, itemsize)
+    return total + reuse_bytes(plan, scale.large, sampling)
+
+
+def meta_network(config: MMDiTConfig) -> MMDiT:
+    """The network with shapes and no weights."""
+    with torch.device("meta"):
+        return MMDiT(config).eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def counted_by_torch(scale: Scale, config: MMDiTConfig, size: int, kept: Sequence[int]) -> Iterator[int]:
+    """Count the operations of passes of the real module with PyTorch's own counter, without memory or arithmetic.
+
+    Args:
+        kept: image tokens computed in each partial pass.
+
+    Yields:
+        operations of the full pass, then of each partial one.
+    """
+    network, call, cache = meta_network(config), scale.inputs(size, torch.device("meta")), KVCache()
+    chosen = (torch.empty(number, dtype=torch.long, device="meta") for number in kept)
+    for tokens in (None, *(shared(indices, len(ROWS)) for indices in chosen)):
+        with FlopCounterMode(display=False) as counter:
+            run(network, call.x, call.sigma, call.context, call.pooled, tokens, cache, rows=call.rows)
+        yield counter.get_total_flops()
+
+
+def verification(scale: Scale, size: int) -> dict[str, float]:
+    """The formula's count over PyTorch's, for full and partial passes of the large and the small model."""
+    count = scale.tokens(size)
+    found = {}
+    for name, config in (("large", scale.large), ("small", scale.small)):
+        kept = [mask_size(share, count) for share in VERIFIED]
+        for number, seen in zip((count, *kept), counted_by_torch(scale, config, size, kept)):
+            formula = pass_flops(config, number, count, scale.context, len(ROWS))
+            found[f"{name}, {number} of {count} tokens"] = round(formula / seen, 5)
+    return found

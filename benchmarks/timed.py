@@ -1,0 +1,199 @@
+"""Times and memory of a pair with random weights on one device: passes, a hybrid step's own work, whole runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.counted import RATIOS, operations_of, plan_bytes, plans
+from benchmarks.overhead import bookkeeping
+from benchmarks.sd35 import ROWS, Scale, weights
+from benchmarks.stopwatch import Stopwatch, over
+from lib_hybridstitch.hosts.budget import activation_bytes
+from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.mmdit.kv_cache import KVCache, needed_bytes
+from lib_hybridstitch.mmdit.model import MMDiT
+from lib_hybridstitch.mmdit.partial import run
+from lib_hybridstitch.mmdit.tokens import shared
+from lib_hybridstitch.settings import PRESETS
+from lib_hybridstitch.stitch.complexity import mask_size
+from lib_hybridstitch.stitch.evaluation import Evaluation, Side
+from lib_hybridstitch.stitch.plan import Plan, Segment, Stage
+from lib_hybridstitch.stitch.stitcher import Stitcher
+
+GUIDANCE = 4.5
+RUN_ROUNDS = 3
+BOOKKEEPING_ROUNDS = 5
+WEIGHT_SPREAD = 0.02
+LARGE_ALONE = Plan("large", (Segment(Stage.LARGE, -math.inf),))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The pair on its device.
+
+    Args:
+        scale: what it is.
+        large, small: networks of random weights.
+        device: where they compute.
+        rounds: timed rounds of single passes.
+        compiler: backend of torch.compile for one more row, or "".
+    """
+
+    scale: Scale
+    large: MMDiT
+    small: MMDiT
+    device: torch.device
+    rounds: int
+    compiler: str = ""
+
+    @classmethod
+    def of(cls, scale: Scale, device: torch.device, rounds: int, compiler: str = "") -> Bench:
+        """Make both networks on the device."""
+        large, small = (random_network(config, scale.dtype, device) for config in (scale.large, scale.small))
+        return cls(scale, large, small, device, rounds, compiler)
+
+    def size(self, size: int, until: float) -> dict[str, Any]:
+        """Everything about one picture size; rounds end at `until`, by `time.monotonic`."""
+        watch = Stopwatch(self.device, until)
+        call = self.scale.inputs(size, self.device)
+        typed = replace(call, x=self._typed(call.x), context=self._typed(call.context), pooled=self._typed(call.pooled))
+        with torch.inference_mode():
+            found: dict[str, Any] = {"passes": self._passes(size, typed, watch)}
+            found["bookkeeping"] = bookkeeping(self.large, typed, min(self.rounds, BOOKKEEPING_ROUNDS), self._now)
+            found["runs"] = self._runs(size, call, watch)
+        return found
+
+    def _typed(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.scale.dtype)
+
+    def _now(self) -> float:
+        """Seconds, once all work that was asked for is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    # --- single passes -----------------------------------------------------------------------------------------------
+
+    def _passes(self, size: int, call: Evaluation, watch: Stopwatch) -> dict[str, Any]:
+        """Full, partial and small passes by the clock beside their counted operations, and their peak memory."""
+        count, cache = self.scale.tokens(size), KVCache()
+
+        def work(network: MMDiT, kept: int | None, into: KVCache | None) -> Callable[[], object]:
+            tokens = None
+            if kept is not None:
+                spread_out = torch.arange(kept, device=self.device) * count // kept
+                tokens = shared(spread_out, len(ROWS))
+            return lambda: run(network, call.x, call.sigma, call.context, call.pooled, tokens, into, rows=call.rows)
+
+        works = {"large": work(self.large, None, None), "large, filling the cache": work(self.large, None, cache)}
+        for ratio in RATIOS:
+            works[f"large, {ratio:.0%}"] = work(self.large, mask_size(ratio, count), cache)
+        works["small"] = work(self.small, None, None)
+        if self.compiler:
+            compiled = torch.compile(self.large, backend=self.compiler)
+            works["large, compiled"] = lambda: compiled(call.x, call.sigma * 1000, call.pooled, call.context)
+        peak = watch.peak(works["large"])
+        rows = over(watch.clock(works, self.rounds), "large")
+        counted = operations_of(self.scale, size)
+        for ratio in RATIOS:
+            rows[f"large, {ratio:.0%}"]["counted"] = counted["partial_of_large"][f"{ratio:g}"]
+        rows["small"]["counted"] = counted["small_of_large"]
+        width = self.scale.dtype.itemsize
+        formula = activation_bytes(self.scale.large, self.scale.sampling(size), width) + self._weights()
+        cached = needed_bytes(self.scale.large, count, self.scale.context, len(ROWS), width)
+        return {"rows": rows, "peak": _memory(peak, formula), "cache": {"bytes": cache.bytes(), "formula": cached}}
+
+    def _weights(self) -> int:
+        """Bytes of both networks, which lie on the device all the time."""
+        return sum(weights(config, self.scale.dtype.itemsize) for config in (self.scale.large, self.scale.small))
+
+    # --- whole runs --------------------------------------------------------------------------------------------------
+
+    def _runs(self, size: int, call: Evaluation, watch: Stopwatch) -> dict[str, Any]:
+        """One picture's evaluations by the large model alone and by each preset, through the engine."""
+        every = plans(self.scale)
+        field = {"large alone": LARGE_ALONE, **{name: every[name] for name in PRESETS}}
+
+        def work(plan: Plan) -> Callable[[], object]:
+            return lambda: self.whole_run(plan, call)
+
+        peaks = {name: watch.peak(work(plan)) for name, plan in field.items()}
+        works = {name: work(plan) for name, plan in field.items()}
+        rows = over(watch.clock(works, RUN_ROUNDS, warm_up=0), "large alone")  # the runs for the peaks have warmed up
+        speedups = operations_of(self.scale, size)["speedup"]
+        width = self.scale.dtype.itemsize
+        unused = weights(self.scale.small, width)
+        for name, plan in field.items():
+            row = rows[name]
+            low, high = row.pop("ratio_quartiles")
+            row["speedup"] = round(1 / row.pop("ratio"), 3)
+            row["speedup_quartiles"] = [round(1 / high, 3), round(1 / low, 3)]
+            row["speedup_counted"] = speedups.get(name, 1.0)
+            formula = plan_bytes(self.scale, size, plan, width, width) + (0 if plan.needs_small else unused)
+            row["peak"] = _memory(peaks[name], formula)
+        return rows
+
+    def whole_run(self, plan: Plan, call: Evaluation) -> Tensor:
+        """Draw one latent (1, channels, H, W) with Euler and guidance, as a sampler does.
+
+        Raises:
+            RuntimeError: when the engine gave up, since the time would be another run's.
+        """
+        large, small = (Side(network, dtype=self.scale.dtype) for network in (self.large, self.small))
+        stitcher = Stitcher(large, small, plan, self.scale.large.patch_size, keep_masks=False)
+        latent, sigmas = call.x[:1], self.scale.sigmas
+        for sigma, following in zip(sigmas, (*sigmas[1:], 0.0)):
+            level = torch.full_like(call.sigma, sigma)
+            velocity = stitcher.velocity(replace(call, x=latent.expand_as(call.x), sigma=level))
+            with_text, without = velocity.chunk(2)
+            latent = latent + (following - sigma) * (without + GUIDANCE * (with_text - without))
+        stitcher.finish()
+        if stitcher.report.failure:
+            raise RuntimeError(f"{plan.method}: {stitcher.report.failure}")
+        return latent
+
+
+def random_network(config: MMDiTConfig, dtype: torch.dtype, device: torch.device) -> MMDiT:
+    """A network whose weights are drawn on the device itself: time does not depend on weights."""
+    with torch.device("meta"):
+        network = MMDiT(config).to(dtype)
+    network = network.to_empty(device=device).eval().requires_grad_(False)
+    source = torch.Generator(device).manual_seed(0)
+    for name, tensor in network.state_dict().items():
+        tensor.normal_(1.0 if ".ln_" in name else 0.0, WEIGHT_SPREAD, generator=source)
+    return network
+
+
+def _memory(peak: int | None, formula: int) -> dict[str, Any]:
+    return {"bytes": peak, "formula": formula, "ratio": None if peak is None else round(peak / formula, 3)}
+
+
+def sizes_in_time(bench: Bench, sizes: Sequence[int], minutes: float) -> tuple[dict[str, Any], dict[str, str]]:
+    """Time the sizes in their order until time is up.
+
+    Returns:
+        size → what was found, and size → why it was left out.
+    """
+    until = time.monotonic() + 60 * minutes
+    found: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    per_operation = 0.0
+    for size in sizes:
+        started, operations = time.monotonic(), operations_of(bench.scale, size)["large"]
+        if found and started + per_operation * operations > until:
+            left_out[str(size)] = f"no time left of {minutes:g} minutes"
+            continue
+        try:
+            found[str(size)] = bench.size(size, until)
+        except RuntimeError as error:  # out of memory, mostly; the other sizes are worth having
+            left_out[str(size)] = str(error).partition("\n")[0]
+            continue
+        per_operation = (time.monotonic() - started) / operations
+    return found, left_out

@@ -1,0 +1,151 @@
+"""SD3.5's true sizes: the counts are PyTorch's, the bytes are the caches' own, and the timing runs without a GPU."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import __main__ as entry
+from benchmarks import counted, timed, truesize
+from benchmarks.sd35 import TOY, TRUE
+from benchmarks.stopwatch import Stopwatch, over, spread
+from lib_hybridstitch.stitch.cost import pass_flops
+from lib_hybridstitch.stitch.evaluation import Side
+from lib_hybridstitch.stitch.plan import Segment, Stage
+from lib_hybridstitch.stitch.stitcher import Stitcher
+
+CPU = torch.device("cpu")
+PRESETS = ("Paper", "Quality", "Balanced", "Fast")
+
+
+@pytest.mark.parametrize("config", [TRUE.large, TRUE.small], ids=["large", "medium"])
+def test_counts_at_true_size_are_pytorchs(config):
+    """A full pass and one over 10 % of the tokens of 1024², on the meta device."""
+    tokens = TRUE.tokens(1024)
+    for kept, seen in zip((tokens, 410), counted.counted_by_torch(TRUE, config, 1024, [410])):
+        assert pass_flops(config, kept, tokens, TRUE.context, rows=2) == pytest.approx(seen, rel=0.02)
+
+
+def test_meta_network_has_no_memory():
+    assert all(tensor.is_meta for tensor in counted.meta_network(TOY.large).state_dict().values())
+
+
+def test_operations_of_1024_are_what_is_known_of_them():
+    found = counted.operations_of(TRUE, 1024)
+    assert found["tokens"] == 4096
+    # Linear layers: 2 · 2 rows · 4429 tokens · 38 blocks · 12 · 2432² are 48e12 at the most; attention's 18e12 on top.
+    assert 60e12 < found["large"] < 66e12
+    assert list(found["partial_of_large"]) == ["0.1", "0.2", "0.3", "0.5"]
+    assert all(float(ratio) < share < float(ratio) + 0.10 for ratio, share in found["partial_of_large"].items())
+    # Balanced: 6 large steps, then every third of 22 is full: 8 more.
+    assert found["speedup"]["Balanced"] == 28 / 14
+    by_hand = 28 / (14 + 14 * found["small_of_large"])
+    assert found["speedup"]["T-Stitch, 50% small"] == pytest.approx(by_hand, abs=1e-3)
+
+
+@pytest.mark.parametrize(("preset", "changes"), [("Balanced", {}), ("Paper", {}), ("RAS, ratio 0.5", {})])
+def test_memory_formulas_are_what_a_run_holds(preset, changes):
+    """Cache and reuse state of a run in bytes, against the formulas at the toy's size and fp32."""
+    plan = replace(counted.plans(TOY)[preset], segments=(Segment(Stage.HYBRID, float("-inf")),))
+    large, small = (timed.random_network(config, torch.float32, CPU) for config in (TOY.large, TOY.small))
+    call = TOY.inputs(128, CPU)
+    engine = Stitcher(Side(large), Side(small), plan)
+    for sigma in (0.9, 0.8, 0.7, 0.6):
+        engine.velocity(replace(call, sigma=torch.full((2,), sigma)))
+    assert not engine.report.failure
+    kept = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for row in engine.state.rows.values()
+        for tensor in (row.velocity, row.sigma, row.previous, row.previous_sigma)
+    }
+    assert sum(kept.values()) == pytest.approx(counted.reuse_bytes(plan, TOY.large, TOY.sampling(128)), rel=0.05)
+    formula = counted.cache_bytes(plan, TOY.large, TOY.small, TOY.sampling(128), 4)
+    assert engine.state.large_cache.bytes() == pytest.approx(formula, rel=0.05)
+
+
+def test_a_plans_need_is_the_sum_of_its_parts():
+    need = counted.memory_of(TRUE, 1024)
+    paper = need["large_bf16"] + need["small_bf16"] + need["cache_bf16"] + need["activations"]
+    assert need["plans"]["Paper"]["bf16"] == paper
+    balanced = need["large_fp8"] + need["activations"] + need["reuse"]["Balanced"]
+    assert need["plans"]["Balanced"]["fp8"] == balanced
+    assert need["reuse"]["Paper"] == 0 < need["reuse"]["Balanced"]
+
+
+def test_without_a_gpu_it_counts_and_says_that_nothing_was_timed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(truesize, "verification", lambda scale, size: {})
+    assert entry.main(["truesize", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "truesize.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "Nothing was timed" in text and "## Timed" not in text
+    found = json.loads((tmp_path / "truesize.json").read_text())
+    assert found["timed"] is None and found["machine"]["processor"]
+    assert list(found["counted"]["operations"]) == ["512", "768", "1024", "1280", "1536"]
+
+
+def test_dry_run_on_the_cpu_goes_through_everything_but_the_gpu(tmp_path, capsys):
+    options = ["truesize", "--device", "cpu", "--toy", "--sizes", "64", "--rounds", "2", "--out", str(tmp_path)]
+    assert entry.main(options) == 0
+    found = json.loads((tmp_path / "truesize.json").read_text())
+    assert "no figure here says anything about SD3.5" in capsys.readouterr().out
+    assert found["timed"]["left_out"] == {} and list(found["timed"]["sizes"]) == ["64"]
+    verified = found["counted"]["formula_over_pytorch"]
+    assert verified["size"] == 64 and set(verified["passes"].values()) == {1}
+    for size in found["timed"]["sizes"].values():
+        assert size["passes"]["rows"]["large"]["ratio"] == 1
+        assert {"large, 10%", "large, 50%", "small"} < size["passes"]["rows"].keys()
+        assert size["passes"]["cache"]["bytes"] == size["passes"]["cache"]["formula"]
+        assert list(size["runs"]) == ["large alone", *PRESETS]
+        assert all(run["ms"] > 0 and run["peak"]["ratio"] is None for run in size["runs"].values())
+        assert len(size["bookkeeping"]) == 3
+
+
+def test_the_compiled_pass_is_timed_where_asked_for(monkeypatch):
+    backends = []
+    monkeypatch.setattr(torch, "compile", lambda network, backend: backends.append(backend) or network)
+    bench = timed.Bench.of(TOY, CPU, rounds=1, compiler="chosen")
+    row = bench.size(64, until=0)["passes"]["rows"]["large, compiled"]
+    assert backends == ["chosen"] and row["ms"] > 0 and row["rounds"] == 1
+
+
+def test_sizes_beyond_the_time_are_left_out_and_named():
+    bench = timed.Bench.of(TOY, CPU, rounds=1)
+    found, left_out = timed.sizes_in_time(bench, (64, 128), minutes=0)
+    assert list(found) == ["64"] and "no time left" in left_out["128"]
+
+
+def test_a_run_whose_engine_gave_up_is_no_figure():
+    bench = timed.Bench.of(TOY, CPU, rounds=1)
+    bench.small.pos_embed.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="HybridStitch: the stitched velocity"):
+        bench.whole_run(counted.plans(TOY)["Paper"], TOY.inputs(64, CPU))
+    found, left_out = timed.sizes_in_time(bench, (64,), minutes=1)
+    assert found == {} and "not finite" in left_out["64"]
+
+
+@pytest.mark.parametrize(
+    "options", [["--device", "cpu"], ["--sizes", "1000"], ["--sizes", "4096"], ["--toy", "--sizes", "512"]]
+)
+def test_what_cannot_be_timed_is_refused(options, capsys):
+    with pytest.raises(SystemExit):
+        entry.main(["truesize", *options])
+    assert "usage" in capsys.readouterr().err
+
+
+def test_rounds_end_with_the_time_but_one_is_certain():
+    calls: list[str] = []
+    works = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    times = Stopwatch(until=0).clock(works, rounds=9)
+    assert "".join(calls) == "abab"
+    assert {name: len(spent) for name, spent in times.items()} == {"a": 1, "b": 1}
+
+
+def test_ratios_are_of_the_same_round():
+    found = over({"whole": [10.0, 20.0, 30.0], "half": [5.0, 10.0, 15.0]}, "whole")
+    assert found["half"] == {"ms": 10.0, "ratio": 0.5, "ratio_quartiles": [0.5, 0.5], "rounds": 3}
+    assert spread([3.0]) == (3.0, [3.0, 3.0])
+    assert spread([1.0, 2.0]) == (1.5, [1.25, 1.75])
