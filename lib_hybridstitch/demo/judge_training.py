@@ -21,7 +21,7 @@ from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS
 
 RATE = 2e-3
 BATCH = 32
-EXAMINED = 400
+EXAMINED = 250
 """Scenes per question of the examination."""
 
 
@@ -31,7 +31,7 @@ class Lessons:
     Latents get some noise on their way, for a diffusion model never meets them exactly.
     """
 
-    def __init__(self, teacher: Teacher, autoencoder: Autoencoder, seed: int, size: int = 3000) -> None:
+    def __init__(self, teacher: Teacher, autoencoder: Autoencoder, seed: int, size: int = 1000) -> None:
         self.teacher, self.autoencoder, self.random = teacher, autoencoder, random.Random(seed)
         cells = teacher.maker.size // TOKEN
         self.pictures = torch.zeros(size, 3, teacher.maker.size, teacher.maker.size, dtype=torch.uint8)
@@ -56,7 +56,7 @@ class Lessons:
             self.states[self.next], self.grounds[self.next] = lesson.states, lesson.ground
             self.next = (self.next + 1) % len(self.grounds)
 
-    def draw(self, batch: int = BATCH, fresh: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, batch: int = BATCH, fresh: int = 5) -> tuple[Tensor, Tensor, Tensor]:
         """Return pictures (batch, 3, H, W) in 0..1, states (batch, 24, H/16, W/16) and grounds (batch,)."""
         self._replace(fresh)
         chosen = self.random.sample(range(len(self.grounds)), batch)
