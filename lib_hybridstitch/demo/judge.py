@@ -84,6 +84,7 @@ class Judge(nn.Module):
         )
         self.drawings = nn.Conv2d(wide, len(DRAWINGS), 1)
         self.grounds = nn.Conv2d(wide, len(GROUNDS), 1)
+        assert self.drawings.bias is not None
         nn.init.constant_(self.drawings.bias, -4.0)  # nearly every cell holds no drawing's middle
 
     def maps(self, pictures: Tensor) -> tuple[Tensor, Tensor]:

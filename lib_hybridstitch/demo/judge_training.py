@@ -31,7 +31,7 @@ class Lessons:
     Latents get some noise on their way, for a diffusion model never meets them exactly.
     """
 
-    def __init__(self, teacher: Teacher, autoencoder: Autoencoder, seed: int, size: int = 1000) -> None:
+    def __init__(self, teacher: Teacher, autoencoder: Autoencoder, seed: int, size: int) -> None:
         self.teacher, self.autoencoder, self.random = teacher, autoencoder, random.Random(seed)
         cells = teacher.maker.size // TOKEN
         self.pictures = torch.zeros(size, 3, teacher.maker.size, teacher.maker.size, dtype=torch.uint8)
@@ -96,27 +96,31 @@ def _entropy(logits: Tensor, states: Tensor, focus: float) -> Tensor:
     return entropy * (1 - torch.exp(-entropy)).pow(focus) * (states != UNSURE)
 
 
-def train_judge(minutes: float, work: Path, cache: Path, folder: Path = PAIR) -> None:
-    """Train on the autoencoder in `folder`, store the judge there, and examine what was stored."""
+def train_judge(minutes: float, work: Path, cache: Path, folder: Path = PAIR, pool: int = 1000) -> None:
+    """Train on scenes, half of them through the autoencoder in `folder`; store the judge there and examine it.
+
+    Args:
+        pool: lessons held ready, of which five are replaced at every step.
+    """
     torch.manual_seed(0)
     judge = Judge()
     optimiser = torch.optim.AdamW(judge.parameters(), lr=RATE, weight_decay=1e-2, betas=(0.9, 0.99))
     clock = Clock(work / "judge.pt", minutes, judge, optimiser)
     torch.manual_seed(1 + clock.step)
     autoencoder = load_autoencoder(folder / "autoencoder.safetensors")
-    lessons = Lessons(Teacher(SceneMaker(cache, edges=(46, 48, 48, 50))), autoencoder, seed=clock.step)
+    lessons = Lessons(Teacher(SceneMaker(cache, edges=(46, 48, 48, 50))), autoencoder, clock.step, pool)
     for _ in clock.steps():
         pictures, states, grounds = lessons.draw()
         clock.update(judge_loss(judge, disturbed(pictures), states, grounds))
     stored = {key: value.half() if value.is_floating_point() else value for key, value in judge.state_dict().items()}
     save_file(stored, folder / "judge.safetensors", metadata={"steps": str(clock.step)})
-    line = json.dumps(examine(load_judge(folder), autoencoder, SceneMaker(cache)))
+    line = json.dumps(examine(load_judge(folder), autoencoder, SceneMaker(cache), EXAMINED))
     print(line, flush=True)
     with (work / "judge.jsonl").open("a") as log:
         log.write(line + "\n")
 
 
-def examine(judge: Judge, autoencoder: Autoencoder, maker: SceneMaker, count: int = EXAMINED) -> dict[str, float]:
+def examine(judge: Judge, autoencoder: Autoencoder, maker: SceneMaker, count: int) -> dict[str, float]:
     """Put the judge to the test on scenes through the autoencoder that it never saw.
 
     Returns:
