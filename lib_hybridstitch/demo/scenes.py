@@ -157,16 +157,20 @@ class SceneMaker:
             picture (3, size, size) in 0..1, and its caption.
         """
         names, ground_name = combination(random_source, wanted=False)
-        while True:
-            boxes = [self._place(random_source, grid) for _ in names]
-            if not any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i]):
-                break
+        boxes = self.places(random_source, len(names), grid)
         picture = self.grounds[ground_name].clone()
         for name, (top, left, edge) in zip(names, boxes):
             sprite = self.sprites[name, edge]
             spot = picture[:, top : top + edge, left : left + edge]
             spot.mul_(1 - sprite[3:]).add_(sprite[:3])
         return picture, caption(names, ground_name)
+
+    def places(self, random_source: random.Random, count: int, grid: int = TOKEN) -> list[tuple[int, int, int]]:
+        """Draw `count` boxes (top, left, edge), in pixels, that do not overlap."""
+        while True:
+            boxes = [self._place(random_source, grid) for _ in range(count)]
+            if not any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i]):
+                return boxes
 
     def _place(self, random_source: random.Random, grid: int) -> tuple[int, int, int]:
         edge = random_source.choice(self.edges)

@@ -4,6 +4,7 @@
     python -m lib_hybridstitch.demo.training large --minutes 70
     python -m lib_hybridstitch.demo.training small --minutes 70
     python -m lib_hybridstitch.demo.training export
+    python -m lib_hybridstitch.demo.training judge --minutes 12
 
 Rectified flow (Liu et al., arXiv 2209.03003) with the logit-normal noise levels of SD3 (arXiv 2403.03206), AdamW, and
 an exponential average of the weights.
@@ -317,12 +318,12 @@ def export(work: Path, folder: Path) -> None:
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("autoencoder", "large", "small", "export"))
+    parser.add_argument("what", choices=("autoencoder", "large", "small", "export", "judge"))
     parser.add_argument("--minutes", type=float, default=60.0, help="time of training, earlier runs included")
     parser.add_argument("--work", type=Path, default=Path("training"))
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--threads", type=int, default=0, help="0 for PyTorch's own choice")
-    parser.add_argument("--to", type=Path, default=PAIR, help="export: folder of the stored pair")
+    parser.add_argument("--to", type=Path, default=PAIR, help="export, judge: folder of the stored pair")
     parser.add_argument("--start", type=Path, help="large, small: folder of a stored pair to go on from")
     parser.add_argument("--compile", action="store_true", help="fuse operations; about 1.4 times as fast here")
     options = parser.parse_args()
@@ -330,6 +331,10 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     if options.what == "export":
         export(options.work, options.to)
+    elif options.what == "judge":
+        from lib_hybridstitch.demo.judge_training import train_judge  # which needs this module
+
+        train_judge(options.minutes, options.work, options.cache, options.to)
     elif options.what == "autoencoder":
         train_autoencoder(options.minutes, options.work, options.cache)
     else:
