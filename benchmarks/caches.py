@@ -1,11 +1,11 @@
 """The caches of diffusers 0.39 and of cache-dit 1.5 on diffusers' SD3 network, each applied by its own function.
 
-Guidance goes in one call (rows without prompt first), as in diffusers' StableDiffusion3 pipeline, so that a cache decides
-once for all rows. Verified by trying, on `SD3Transformer2DModel`:
+Guidance goes in one call (rows without prompt first), as in diffusers' StableDiffusion3 pipeline, so that a cache
+decides once for all rows. Verified by trying, on `SD3Transformer2DModel`:
 
-- First-Block-Cache, TaylorSeer's lite mode and cache-dit's TaylorSeer stop with an error: SD3's last block returns None
-  for the text, and they do arithmetic with it. They run once that block hands its text through (`hand_text_through`), which
-  changes no velocity.
+- First-Block-Cache, TaylorSeer's lite mode and cache-dit's TaylorSeer stop with an error: SD3's last block returns
+  None for the text, and they do arithmetic with it. They run once that block hands its text through
+  (`hand_text_through`), which changes no velocity.
 - FasterCache stops with an error, because it halves the batch without halving SD3's pooled text. It runs once that
   argument is added to its list.
 - Pyramid Attention Broadcast, MagCache and TaylorSeer over attention and feed-forward run as they are. By default
@@ -33,7 +33,7 @@ from diffusers import hooks
 from diffusers.hooks.hooks import HookRegistry
 from torch import Tensor
 
-from benchmarks.drawers import Cached, Clock, NotRun
+from benchmarks.drawers import Cached, Clock, NotRunError
 from benchmarks.twin import diffusers_twin
 from lib_hybridstitch.demo.generate import Pair, Request
 
@@ -69,7 +69,7 @@ def hand_text_through(network: Any) -> None:
 def first_block(threshold: float) -> Apply:
     """First-Block-Cache: the rest is reused while the first block's residual changes by less than `threshold`."""
 
-    def apply(network: Any, clock: Clock, pair: Pair) -> None:
+    def apply(network: Any, _clock: Clock, _pair: Pair) -> None:
         hand_text_through(network)
         hooks.apply_first_block_cache(network, hooks.FirstBlockCacheConfig(threshold=threshold))
 
@@ -79,7 +79,7 @@ def first_block(threshold: float) -> Apply:
 def taylorseer(interval: int, order: int = 1, lite: bool = False) -> Apply:
     """TaylorSeer: full every `interval` steps, a Taylor series of each module's output (lite: of the last) between."""
 
-    def apply(network: Any, clock: Clock, pair: Pair) -> None:
+    def apply(network: Any, _clock: Clock, _pair: Pair) -> None:
         hand_text_through(network)
         config = hooks.TaylorSeerCacheConfig(
             cache_interval=interval,
@@ -97,7 +97,7 @@ def taylorseer(interval: int, order: int = 1, lite: bool = False) -> Apply:
 def broadcast(interval: int) -> Apply:
     """Pyramid Attention Broadcast: attention is computed every `interval` steps at 100 < timestep < 800."""
 
-    def apply(network: Any, clock: Clock, pair: Pair) -> None:
+    def apply(network: Any, clock: Clock, _pair: Pair) -> None:
         config = hooks.PyramidAttentionBroadcastConfig(
             spatial_attention_block_skip_range=interval, current_timestep_callback=lambda: clock.timestep
         )
@@ -109,7 +109,7 @@ def broadcast(interval: int) -> Apply:
 def faster(interval: int) -> Apply:
     """FasterCache: attention every second step, the rows without prompt every `interval` steps, late in the run."""
 
-    def apply(network: Any, clock: Clock, pair: Pair) -> None:
+    def apply(network: Any, clock: Clock, _pair: Pair) -> None:
         batched = ("hidden_states", "encoder_hidden_states", "timestep", "pooled_projections")
         config = hooks.FasterCacheConfig(
             unconditional_batch_skip_range=interval,
@@ -127,7 +127,7 @@ def faster(interval: int) -> Apply:
 def magnitude(threshold: float, longest: int) -> Apply:
     """MagCache: skips while the accumulated error stays below `threshold`, at most `longest` steps in a row."""
 
-    def apply(network: Any, clock: Clock, pair: Pair) -> None:
+    def apply(network: Any, _clock: Clock, pair: Pair) -> None:
         config = hooks.MagCacheConfig(
             threshold=threshold, max_skip_steps=longest, num_inference_steps=STEPS, mag_ratios=list(ratios(pair))
         )
@@ -177,13 +177,15 @@ class DualBlock:
         """A drawer with the cache applied.
 
         Raises:
-            NotRun: when cache-dit cannot be imported.
+            NotRunError: when cache-dit cannot be imported.
         """
         os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "WARNING")  # it reads this when it is imported
         try:
             import cache_dit
         except ImportError as error:
-            raise NotRun(f"cache-dit cannot be imported ({error}): install benchmarks/requirements.txt.") from error
+            raise NotRunError(
+                f"cache-dit cannot be imported ({error}): install benchmarks/requirements.txt."
+            ) from error
         network = diffusers_twin(pair.large.config, pair.large.state_dict())
         hand_text_through(network)
         adapter = cache_dit.BlockAdapter(

@@ -20,6 +20,10 @@ OURS = "HybridStitch"
 """What our methods' names begin with."""
 
 
+Settings = list[tuple[str, str, tuple[Any, ...]]]
+"""Of one cache: what the table calls it, the function of `benchmarks.caches`, and its arguments."""
+
+
 class Recipe(Protocol):
     """What makes a drawer; its `repr` says everything that decides the pictures."""
 
@@ -27,7 +31,7 @@ class Recipe(Protocol):
         """Make the drawer.
 
         Raises:
-            NotRun: when something is missing for it.
+            NotRunError: when something is missing for it.
         """
         ...
 
@@ -40,7 +44,7 @@ class Fixed:
 
     def drawer(self, pair: Pair) -> Drawer:
         """Make the drawer."""
-        return Stitched(pair, lambda request: self.plan)
+        return Stitched(pair, lambda _: self.plan)
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def fewer_steps() -> list[Contender]:
         "Euler": ("euler", (20, 17, 14, 11, 9, 8)),
         "DPM++ 2M": ("dpmpp-2m", (20, 17, 14, 11, 9, 8)),
         "UniPC": ("unipc", (17, 14, 11, 9)),
-        "Heun": ("heun", (9, 7, 6, 5)),
+        "Heun": ("heun", (9, 7, 5)),
     }
     return [
         Contender(f"fewer steps, {label}", f"{steps} steps", Fixed(LARGE_ONLY), steps, sampler, quick=steps in (14, 9))
@@ -148,16 +152,16 @@ def fewer_steps() -> list[Contender]:
 
 def cached() -> list[Contender]:
     """The caches of diffusers and cache-dit; what they need to run on SD3 is said in `benchmarks.caches`."""
-    first = [(f"threshold {value:g}", "first_block", (value,)) for value in (0.1, 0.2, 0.3)]
-    taylor = [(f"every {interval}", "taylorseer", (interval,)) for interval in (2, 3, 5)]
-    lite = [(f"every {interval}", "taylorseer", (interval, 1, True)) for interval in (2, 3, 5)]
-    attention = [(f"every {interval}", "broadcast", (interval,)) for interval in (2, 4)]
-    guidance = [(f"without prompt every {interval}", "faster", (interval,)) for interval in (2, 5)]
-    skips = [
+    first: Settings = [(f"threshold {value:g}", "first_block", (value,)) for value in (0.1, 0.2, 0.3)]
+    taylor: Settings = [(f"every {interval}", "taylorseer", (interval,)) for interval in (2, 3, 5)]
+    lite: Settings = [(f"every {interval}", "taylorseer", (interval, 1, True)) for interval in (2, 3, 5)]
+    attention: Settings = [(f"every {interval}", "broadcast", (interval,)) for interval in (2, 4)]
+    guidance: Settings = [(f"without prompt every {interval}", "faster", (interval,)) for interval in (2, 5)]
+    skips: Settings = [
         (f"threshold {value:g}, at most {longest}", "magnitude", (value, longest))
         for value, longest in ((0.06, 1), (0.06, 3), (0.24, 5))
     ]
-    methods = {
+    methods: dict[str, Settings] = {
         "First-Block-Cache": first,
         "TaylorSeer": taylor,
         "TaylorSeer lite": lite,
@@ -205,11 +209,17 @@ def stitching_peers() -> list[Contender]:
 def ours() -> list[Contender]:
     """HybridStitch: the presets, and a curve of several settings."""
     presets = [
-        Contender(f"{OURS} {name}", "preset", Settled(StitchSettings.from_dict({"preset": name})), quick=True)
+        Contender(OURS, name, Settled(StitchSettings.from_dict({"preset": name})), quick=True)
         for name in ("Paper", "Quality", "Balanced", "Fast")
     ]
     curve = [
-        _engine(f"{OURS} curve", f"full every {every}", base="Balanced", refresh_every=every, switch_step=switch)
+        _engine(
+            f"{OURS} curve",
+            f"full to {switch:g}, then every {every}",
+            base="Balanced",
+            refresh_every=every,
+            switch_step=switch,
+        )
         for every, switch in ((2, 0.21), (4, 0.21), (4, 0.14), (6, 0.14))
     ]
     return presets + curve

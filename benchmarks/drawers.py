@@ -24,7 +24,7 @@ from lib_hybridstitch.stitch.evaluation import Evaluation
 from lib_hybridstitch.stitch.plan import Plan
 
 
-class NotRun(HybridStitchError):
+class NotRunError(HybridStitchError):
     """A contender cannot take part; the message says why and what to do."""
 
 
@@ -126,7 +126,7 @@ class Pipeline:
         autoencoder: turns latents into pictures.
 
     Raises:
-        NotRun: when what the pipeline needs is not installed.
+        NotRunError: when what the pipeline needs is not installed.
     """
 
     def __init__(self, network: Any, autoencoder: Autoencoder) -> None:
@@ -134,7 +134,9 @@ class Pipeline:
         from diffusers.utils import is_transformers_available
 
         if not is_transformers_available():
-            raise NotRun("diffusers' pipeline needs the package transformers: install benchmarks/requirements.txt.")
+            raise NotRunError(
+                "diffusers' pipeline needs the package transformers: install benchmarks/requirements.txt."
+            )
         parts = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
         self.make = lambda chosen: StableDiffusion3Pipeline(network, chosen, **dict.fromkeys(parts))
         self.network = network

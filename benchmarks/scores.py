@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -131,7 +132,7 @@ def at_speed(curve: Sequence[tuple[float, Tensor]], speed: float) -> Tensor | No
     points = sorted([start, *curve], key=lambda point: point[0])
     if not points[0][0] <= speed <= points[-1][0]:
         return None
-    for (left, before), (right, after) in zip(points, points[1:]):
+    for (left, before), (right, after) in itertools.pairwise(points):
         if left <= speed <= right:
             return torch.lerp(before, after, (speed - left) / (right - left) if right > left else 1.0)
     return points[-1][1]
@@ -144,11 +145,7 @@ def compare(outcomes: Sequence[Outcome]) -> list[Comparison]:
         if not outcome.ours and not outcome.method.startswith("large only"):
             peers.setdefault(outcome.method, []).append(outcome)
     return [
-        _against(own, name, peer, axis)
-        for own in outcomes
-        if own.ours
-        for axis in AXES
-        for name, peer in peers.items()
+        _against(own, name, peer, axis) for own in outcomes if own.ours for axis in AXES for name, peer in peers.items()
     ]
 
 
