@@ -77,6 +77,16 @@ class Clock:
     timestep: float = 1000.0
 
 
+@torch.inference_mode()
+def _drawing(network: Any, autoencoder: Autoencoder, latents: Callable[[], Tensor], count: bool) -> Drawing:
+    """Time what makes the latents (pictures, 16, h, w) with a network, and their decoding."""
+    with counted(network) if count else nullcontext() as operations:
+        started = time.perf_counter()
+        pictures = autoencoder.decode(latents())
+        ms = 1000 * (time.perf_counter() - started)
+    return Drawing(pictures, ms, operations.total if operations else None)
+
+
 @dataclass(frozen=True)
 class Cached:
     """diffusers' network in our sampling loop.
@@ -93,15 +103,14 @@ class Cached:
     begin: Callable[[], None]
     clock: Clock
 
-    @torch.inference_mode()
     def draw(self, request: Request, count: bool = False) -> Drawing:
         """Draw a request."""
-        with counted(self.network) if count else nullcontext() as operations:
-            started = time.perf_counter()
+
+        def latents() -> Tensor:
             self.begin()
-            pictures = self.autoencoder.decode(sample(self._velocity, request))
-            ms = 1000 * (time.perf_counter() - started)
-        return Drawing(pictures, ms, operations.total if operations else None)
+            return sample(self._velocity, request)
+
+        return _drawing(self.network, self.autoencoder, latents, count)
 
     def _velocity(self, evaluation: Evaluation) -> Tensor:
         """The velocity (rows, 16, H, W); the rows without prompt go first, as diffusers' pipelines have them."""
@@ -142,29 +151,28 @@ class Pipeline:
         self.network = network
         self.autoencoder = autoencoder
 
-    @torch.inference_mode()
     def draw(self, request: Request, count: bool = False) -> Drawing:
         """Draw a request."""
-        with counted(self.network) if count else nullcontext() as operations:
-            started = time.perf_counter()
-            context, pooled = encode(list(request.prompts))
-            no_context, no_pooled = encode([""] * len(request.prompts))
-            pipeline = self.make(scheduler(request))
-            pipeline.set_progress_bar_config(disable=True)
-            steps = len(schedule(request))
-            latents = pipeline(
-                prompt_embeds=context,
-                pooled_prompt_embeds=pooled,
-                negative_prompt_embeds=no_context,
-                negative_pooled_prompt_embeds=no_pooled,
-                sigmas=[1 - step / steps for step in range(steps)],  # the scheduler shifts them
-                guidance_scale=request.cfg,
-                latents=request.noise(),
-                height=request.size,
-                width=request.size,
-                output_type="latent",
-                return_dict=False,
-            )[0]
-            pictures = self.autoencoder.decode(latents)
-            ms = 1000 * (time.perf_counter() - started)
-        return Drawing(pictures, ms, operations.total if operations else None)
+        return _drawing(self.network, self.autoencoder, lambda: self._latents(request), count)
+
+    def _latents(self, request: Request) -> Tensor:
+        """Latents (pictures, 16, size/8, size/8)."""
+        context, pooled = encode(list(request.prompts))
+        no_context, no_pooled = encode([""] * len(request.prompts))
+        pipeline = self.make(scheduler(request))
+        pipeline.set_progress_bar_config(disable=True)
+        steps = len(schedule(request))
+        latents: Tensor = pipeline(
+            prompt_embeds=context,
+            pooled_prompt_embeds=pooled,
+            negative_prompt_embeds=no_context,
+            negative_pooled_prompt_embeds=no_pooled,
+            sigmas=[1 - step / steps for step in range(steps)],  # the scheduler shifts them
+            guidance_scale=request.cfg,
+            latents=request.noise(),
+            height=request.size,
+            width=request.size,
+            output_type="latent",
+            return_dict=False,
+        )[0]
+        return latents

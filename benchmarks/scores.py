@@ -139,10 +139,10 @@ def at_speed(curve: Sequence[tuple[float, Tensor]], speed: float) -> Tensor | No
 
 
 def compare(outcomes: Sequence[Outcome]) -> list[Comparison]:
-    """Each of ours against each peer's curve, by the clock and counted; methods of one point at 1x are no peers."""
+    """Each of ours against each peer's curve, by the clock and counted; a model alone is no curve."""
     peers: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        if not outcome.ours and not outcome.method.startswith("large only"):
+        if not outcome.ours and not outcome.method.startswith(("large only", "small only")):
             peers.setdefault(outcome.method, []).append(outcome)
     return [
         _against(own, name, peer, axis) for own in outcomes if own.ours for axis in AXES for name, peer in peers.items()

@@ -18,7 +18,7 @@ from lib_hybridstitch.demo.generate import Pair, load_pair
 from lib_hybridstitch.demo.scenes import held_out
 from lib_hybridstitch.demo.words import DRAWINGS, read
 
-TWO = race.Extent(scenes=2, rounds=2, batch=2)
+TWO = race.Extent(scenes=2, rounds=1, batch=1)
 
 
 class Absent:
