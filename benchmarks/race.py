@@ -5,8 +5,9 @@
 
 Distance is measured to the picture of the large model alone (Euler, same seed). Time is from noise and prompts to
 pictures, `--batch` pictures at once: with one picture the matrices are so small that calls and not arithmetic take
-the time, which true sizes do not know. All contenders take turns in an order shuffled anew each round, and ratios are
-taken within a round, so that what else the machine does meets everybody alike. Drawing uses the same batch, because a
+the time, which true sizes do not know. All contenders take turns in an order shuffled anew each round; the reference
+runs again after every few of them, and a ratio is to the two runs of the reference that frame it, so that what else the
+machine does meets both alike. Drawing uses the same batch, because a
 cache decides once for all pictures of a call. The scenes are combinations that the pair never saw.
 """
 
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +33,7 @@ from benchmarks.contenders import CFG, STEPS, Contender, contenders
 from benchmarks.drawers import Drawer, NotRunError
 from benchmarks.report import plot, report
 from benchmarks.scores import Drawn, Outcome, as_rows, compare, row
-from benchmarks.state import State, fingerprint, weights_hash
+from benchmarks.state import Round, State, fingerprint, weights_hash
 from lib_hybridstitch import __version__
 from lib_hybridstitch.demo.generate import SHIFT, Pair, load_pair
 from lib_hybridstitch.demo.judge import load_judge
@@ -42,6 +45,8 @@ RESULTS = Path(__file__).parent / "results"
 PROMPT_SEED = 2026
 FIRST_SEED = 1000
 SIZE = 128
+BETWEEN = 10
+"""Contenders timed between two runs of the reference."""
 
 Entry = tuple[Contender, Drawer]
 Judged = Callable[[Tensor, Sequence[str]], Tensor]
@@ -136,8 +141,33 @@ def _drawing_key(contender: Contender, extent: Extent, weights: str) -> str:
     return fingerprint(recipe, extent.scenes, extent.batch, CFG, SIZE, PROMPT_SEED, FIRST_SEED, weights)
 
 
-def clock(entries: Sequence[Entry], extent: Extent, state: State, weights: str) -> list[dict[str, float]]:
-    """Milliseconds per batch of every contender by name, a dictionary per round.
+def timed_round(
+    entries: Sequence[Entry], prompts: Sequence[str], seeds: Sequence[int], number: int, told: Callable[[], object]
+) -> Round:
+    """Time everybody once on the same scenes, the first entry, the reference, again and again between the others.
+
+    Args:
+        number: of the round; decides the order.
+        told: called after every batch.
+    """
+
+    def ms(entry: Entry) -> float:
+        took = entry[1].draw(entry[0].request(prompts, seeds)).ms
+        told()
+        return took
+
+    others = random.Random(number).sample(list(entries[1:]), len(entries) - 1)
+    times: Round = {}
+    framing = [ms(entries[0])]
+    for start in range(0, len(others), BETWEEN):
+        group = {contender.name: ms((contender, drawer)) for contender, drawer in others[start : start + BETWEEN]}
+        framing.append(ms(entries[0]))
+        times |= {name: (took, sum(framing[-2:]) / 2 / took) for name, took in group.items()}
+    return {entries[0][0].name: (statistics.median(framing), 1.0), **times}
+
+
+def clock(entries: Sequence[Entry], extent: Extent, state: State, weights: str) -> list[Round]:
+    """Everybody's times, a dictionary per round.
 
     Rounds of an interrupted race count; those of another field or another machine do not. The first round of every
     start warms up.
@@ -147,29 +177,26 @@ def clock(entries: Sequence[Entry], extent: Extent, state: State, weights: str) 
     if done >= extent.rounds:
         return state.rounds(key)[: extent.rounds]
     prompts, seeds = scenes((extent.rounds + 1) * extent.batch)
-    with tqdm(total=(extent.rounds - done + 1) * len(entries), desc="timing", unit="batch", file=sys.stderr) as bar:
+    each = len(entries) + math.ceil((len(entries) - 1) / BETWEEN)
+    with tqdm(total=(extent.rounds - done + 1) * each, desc="timing", unit="batch", file=sys.stderr) as bar:
         for number in range(done, extent.rounds + 1):
             part = slice(number * extent.batch, (number + 1) * extent.batch)
-            times = {}
-            for contender, drawer in random.Random(number).sample(list(entries), len(entries)):
-                times[contender.name] = drawer.draw(contender.request(prompts[part], seeds[part])).ms
-                bar.update()
+            times = timed_round(entries, prompts[part], seeds[part], number, bar.update)
             if number > done:
                 state.record_round(key, times)
     return state.rounds(key)
 
 
-def outcomes(entries: Sequence[Entry], drawn: Sequence[Drawn], rounds: Sequence[dict[str, float]]) -> list[Outcome]:
-    """Put drawings and times together; the first entry is the reference of both."""
-    reference = entries[0][0].name
+def outcomes(entries: Sequence[Entry], drawn: Sequence[Drawn], rounds: Sequence[Round]) -> list[Outcome]:
+    """Put drawings and times together; the first entry is the reference of the counted speed-up."""
     return [
         Outcome(
             contender.method,
             contender.setting,
             contender.ours,
             own,
-            ms=[times[contender.name] for times in rounds],
-            ratios=[times[reference] / times[contender.name] for times in rounds],
+            ms=[times[contender.name][0] for times in rounds],
+            ratios=[times[contender.name][1] for times in rounds],
             speedup_flops=drawn[0].operations / own.operations,
         )
         for (contender, _), own in zip(entries, drawn)

@@ -12,6 +12,8 @@ from benchmarks.scores import AXES, Comparison, nearest_peers
 Row = Mapping[str, Any]
 COLOURS = ("#4269d0", "#efb118", "#3ca951", "#97bbf5", "#9c6b4e", "#a463f2", "#9498a0", "#6cc5b0")
 MARKERS = "os^Dv"
+FLOOR = 1e-4
+"""The smallest LPIPS in the plot, and the smallest that the rows tell from 0."""
 OUR_COLOUR = "#d62f2f"
 STARS: Mapping[str, Any] = {"linestyle": "none", "marker": "*", "markersize": 15, "markeredgecolor": "white"}
 THICK: Mapping[str, Any] = {"linewidth": 2.8, "marker": "o"}
@@ -75,8 +77,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
             lines.append(f"| {name} | none reaches it | – | – | – | {counts} |")
             continue
         lines.append(
-            f"| {name} | {best.peer} | {best.peer_lpips:.3f} | {best.lpips - best.peer_lpips:+.3f} "
-            f"({best.low:+.3f} to {best.high:+.3f}) | {best.verdict} | {counts} |"
+            f"| {name} | {best.peer} | {best.peer_lpips:.3f} | {best.lpips - best.peer_lpips:+.4f} "
+            f"({best.low:+.4f} to {best.high:+.4f}) | {best.verdict} | {counts} |"
         )
     return "\n".join(lines)
 
@@ -90,7 +92,9 @@ def plot(rows: Sequence[Row], path: Path) -> str:
     matplotlib.use("svg")
     import matplotlib.pyplot as pyplot
 
-    shown = [row for row in rows if row["lpips"] > 0]  # the reference has no place on a logarithmic scale
+    shown = [
+        {**row, "lpips": max(row["lpips"], FLOOR)} for row in rows if not row["method"].startswith("large only")
+    ]  # the reference has no place on a logarithmic scale
     style: Any = {"svg.hashsalt": "race", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with pyplot.rc_context(style):
         figure, panels = pyplot.subplots(1, 2, figsize=(14, 6.5), sharey=True, layout="constrained")
@@ -99,6 +103,7 @@ def plot(rows: Sequence[Row], path: Path) -> str:
             panel.set(xlabel=f"speed-up over the large model, {words}", yscale="log")
             panel.grid(alpha=0.25, which="both", linewidth=0.5)
         panels[0].set_ylabel("LPIPS to the large model's picture; lower is nearer")
+        panels[0].set_ylim(bottom=0.7 * FLOOR)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
         figure.savefig(path, facecolor="white", metadata={"Date": None})
         pyplot.close(figure)

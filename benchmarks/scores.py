@@ -39,7 +39,7 @@ class Outcome:
 
     Args:
         ms: milliseconds of each round's batch.
-        ratios: the reference's milliseconds over its own, within each round.
+        ratios: the reference's milliseconds over its own, one of each round.
         speedup_flops: counted operations of the reference over its own.
     """
 

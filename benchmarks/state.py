@@ -11,6 +11,9 @@ from typing import Any
 from benchmarks.scores import Drawn
 from lib_hybridstitch.demo.autoencoder import PAIR
 
+Round = dict[str, tuple[float, float]]
+"""Contender → milliseconds of its batch, and the reference's over its own."""
+
 
 def fingerprint(*parts: object) -> str:
     """A short hash of the parts' `repr`."""
@@ -49,11 +52,11 @@ class State:
         self._held["drawings"][key] = asdict(drawn)
         self._write()
 
-    def rounds(self, key: str) -> list[dict[str, float]]:
-        """The timed rounds recorded under a fingerprint: contender → milliseconds, a dictionary per round."""
-        return list(self._held["rounds"].get(key, []))
+    def rounds(self, key: str) -> list[Round]:
+        """The timed rounds recorded under a fingerprint."""
+        return [{name: (ms, ratio) for name, (ms, ratio) in held.items()} for held in self._held["rounds"].get(key, [])]
 
-    def record_round(self, key: str, times: dict[str, float]) -> None:
+    def record_round(self, key: str, times: Round) -> None:
         """Keep one more round."""
         self._held["rounds"].setdefault(key, []).append(times)
         self._write()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ import torch
 from benchmarks import __main__ as entry
 from benchmarks import overhead, race
 from benchmarks.contenders import OURS, Contender, contenders
-from benchmarks.drawers import Drawer, NotRunError
+from benchmarks.drawers import Drawer, Drawing, NotRunError
 from benchmarks.report import plot, report
 from benchmarks.state import State, fingerprint
-from lib_hybridstitch.demo.generate import Pair, load_pair
+from lib_hybridstitch.demo.generate import Pair, Request, load_pair
 from lib_hybridstitch.demo.scenes import held_out
 from lib_hybridstitch.demo.words import DRAWINGS, read
 
@@ -85,11 +86,39 @@ def test_a_race_of_two_and_one_who_cannot(
 
 def test_the_state_outlives_an_interruption_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:
     state = State(tmp_path / "state.json")
-    state.record_round("key", {"a": 1.0})
-    state.record_round("key", {"a": 2.0})
-    assert State(tmp_path / "state.json").rounds("key") == [{"a": 1.0}, {"a": 2.0}]
+    state.record_round("key", {"a": (5.0, 1.0)})
+    state.record_round("key", {"a": (5.0, 2.0)})
+    assert State(tmp_path / "state.json").rounds("key") == [{"a": (5.0, 1.0)}, {"a": (5.0, 2.0)}]
     assert State(tmp_path / "state.json").rounds("other") == []
     assert State(tmp_path / "state.json", fresh=True).rounds("key") == []
+
+
+class Scripted:
+    """A drawer whose times are known beforehand."""
+
+    def __init__(self, *ms: float) -> None:
+        self.ms = iter(ms)
+
+    def draw(self, request: Request, count: bool = False) -> Drawing:
+        """Take the next time."""
+        return Drawing(torch.zeros(1, 3, 8, 8), next(self.ms), None)
+
+
+def test_a_ratio_is_to_the_two_runs_of_the_reference_that_frame_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine slows down: the reference takes 100, 200 and 400 ms, the others 50 and 100."""
+    monkeypatch.setattr(race, "BETWEEN", 1)
+    field = contenders()[:3]
+    order = [one.method for one in random.Random(7).sample(field[1:], 2)]
+    took = dict(zip(order, (50.0, 100.0)))
+    drawers = [Scripted(100, 200, 400), *(Scripted(took[one.method]) for one in field[1:])]
+    calls: list[int] = []
+    found = race.timed_round(list(zip(field, drawers)), ["pig on night"], [1], 7, lambda: calls.append(1))
+    assert {name.split(", Euler")[0]: value for name, value in found.items()} == {
+        "large only": (200, 1),
+        order[0]: (50, 3),
+        order[1]: (100, 3),
+    }
+    assert len(calls) == 5
 
 
 def test_a_judge_is_asked_with_the_prompts_of_its_pictures() -> None:

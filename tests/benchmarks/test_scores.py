@@ -68,4 +68,4 @@ def test_the_table_names_the_best_peer_that_reaches_the_speed() -> None:
     assert {one.peer for one in found} == {"good", "bad", "slow"}, "the reference is nobody's rival"
     assert {one.peer for one in nearest_peers(found)} == {"good"}
     line = comparison_table(found).splitlines()[2]
-    assert "| good | 0.110 | +0.100 (+0.100 to +0.100) | further | further 1, nearer 1, not reached 1 |" in line
+    assert "| good | 0.110 | +0.1000 (+0.1000 to +0.1000) | further | further 1, nearer 1, not reached 1 |" in line
