@@ -81,6 +81,10 @@ DEMO_STEPS = (
         alone=True,
     ),
 )
+BENCH_STEPS = (
+    *DEMO_STEPS,
+    Requirements("benchmarks/requirements.txt", "a peer of the race and what draws its plot; about a minute"),
+)
 TEST_STEPS = (*DEMO_STEPS, Requirements("tests/requirements.txt", "the tools that check the project; about a minute"))
 
 
@@ -141,7 +145,7 @@ COMMANDS = {
     "serve": Command("lib_hybridstitch.demo.serve", SERVE_STEPS, layers={"forge": FORGE_PAGE, "a1111": A1111_PAGE}),
     "demo": Command("lib_hybridstitch.demo.command", DEMO_STEPS),
     "test": Command("pytest", TEST_STEPS, from_root=True),
-    "bench": Command("benchmarks", DEMO_STEPS),
+    "bench": Command("benchmarks", BENCH_STEPS),
     "screenshots": Command("tests.browser.screenshots", TEST_STEPS, from_root=True),
 }
 

@@ -1,21 +1,26 @@
-"""The sanity race: HybridStitch's presets and its peers on one pair, the same seeds, one machine, one run.
+"""The race: HybridStitch and its peers on one pair, the same prompts and seeds, one machine, one run.
 
-    python3 run.py bench            # about ten minutes on two cores
-    python3 run.py bench --quick    # two minutes, for a look
+    python3 run.py bench            # half an hour and more on two cores; goes on where it was interrupted
+    python3 run.py bench --quick    # some minutes, for a look
 
-Distance is measured to the picture of the large model alone (Euler, same seed); time from noise to picture, one picture
-at a time, all contenders taking turns.
+Distance is measured to the picture of the large model alone (Euler, same seed). Time is from noise and prompts to
+pictures, `--batch` pictures at once: with one picture the matrices are so small that calls and not arithmetic take
+the time, which true sizes do not know. All contenders take turns in an order shuffled anew each round; the reference
+runs again after every few of them, and a ratio is to the two runs of the reference that frame it, so that what else the
+machine does meets both alike. Drawing uses the same batch, because a
+cache decides once for all pictures of a call. The scenes are combinations that the pair never saw.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,205 +29,232 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.contenders import CFG, STEPS, Contender, contenders
+from benchmarks.drawers import Drawer, NotRunError
+from benchmarks.report import plot, report
+from benchmarks.scores import Drawn, Outcome, as_rows, compare, row
+from benchmarks.state import Round, State, fingerprint, weights_hash
 from lib_hybridstitch import __version__
-from lib_hybridstitch.demo.generate import (
-    LARGE_ONLY,
-    SMALL_ONLY,
-    Pair,
-    Request,
-    batches,
-    generate,
-    load_pair,
-    plan_for,
-)
-from lib_hybridstitch.demo.measure import PSNR_OF_EQUALS, machine, run_flops
+from lib_hybridstitch.demo.generate import SHIFT, Pair, load_pair
+from lib_hybridstitch.demo.judge import load_judge
+from lib_hybridstitch.demo.measure import PSNR_OF_EQUALS, machine
 from lib_hybridstitch.demo.metrics import Lpips, psnr, ssim
-from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS
-from lib_hybridstitch.settings import StitchSettings
-from lib_hybridstitch.stitch.plan import Plan
+from lib_hybridstitch.demo.scenes import caption, combination
 
 RESULTS = Path(__file__).parent / "results"
-STEPS = 28
-CFG = 3.0
 PROMPT_SEED = 2026
-BATCH = 8
-RESAMPLES = 2000
+FIRST_SEED = 1000
+SIZE = 128
+BETWEEN = 10
+"""Contenders timed between two runs of the reference."""
+
+Entry = tuple[Contender, Drawer]
+Judged = Callable[[Tensor, Sequence[str]], Tensor]
+"""Pictures (B, 3, H, W) in 0..1 and their prompts → whether each shows everything, (B,) bool."""
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One way to draw.
+class Extent:
+    """How much is measured.
 
     Args:
-        method: its name in the table.
-        setting: what distinguishes it from its siblings.
-        plan: who computes what; made anew from `settings` when None.
-        settings: of the engine.
-        steps, sampler: of the request.
+        scenes: pictures for the distances.
+        rounds: timed batches per contender.
+        batch: pictures drawn at once.
     """
 
-    method: str
-    setting: str
-    plan: Plan | None = None
-    settings: StitchSettings | None = None
-    steps: int = STEPS
-    sampler: str = "euler"
-
-    def request(self, prompts: Sequence[str], seeds: Sequence[int]) -> Request:
-        """The request it draws."""
-        return Request(tuple(prompts), tuple(seeds), self.steps, CFG, sampler=self.sampler)
-
-    def plan_of(self, request: Request) -> Plan:
-        """Its plan over the request's schedule."""
-        if self.plan is not None:
-            return self.plan
-        assert self.settings is not None, "a contender has a plan or settings"
-        return plan_for(self.settings, request)
-
-
-def contenders() -> list[Contender]:
-    """Everybody in the race; the reference first."""
-    field = [Contender("large only", f"Euler, {STEPS} steps", LARGE_ONLY), Contender("small only", "", SMALL_ONLY)]
-    for label, sampler in (("Euler", "euler"), ("DPM++ 2M", "dpmpp-2m")):
-        field += [
-            Contender("fewer steps", f"{label}, {steps} steps", LARGE_ONLY, steps=steps, sampler=sampler)
-            for steps in (20, 17, 14, 10, 8)
-        ]
-    for share in (0.36, 0.5, 0.64):
-        field.append(_stitched("T-Stitch", f"{share:.0%} small", method="T-Stitch", switch_step=share))
-    for share in (0.64, 0.5, 0.36):
-        field.append(_stitched("SRDiffusion", f"{share:.0%} large", method="SRDiffusion", switch_step=share))
-    field.append(_stitched("SRDiffusion", "adaptive", method="SRDiffusion", switch_step=0.6, adaptive=True))
-    for ratio in (0.5, 0.25):
-        field.append(_stitched("RAS", f"ratio {ratio:g}", method="RAS", switch_step=4, mask_ratio=ratio))
-    for preset in ("Paper", "Quality", "Balanced", "Fast"):
-        field.append(Contender(f"HybridStitch {preset}", "", settings=StitchSettings.from_dict({"preset": preset})))
-    return field
-
-
-def _stitched(name: str, setting: str, **settings: object) -> Contender:
-    return Contender(name, setting, settings=StitchSettings.from_dict({"preset": "Custom", **settings}))
+    scenes: int
+    rounds: int
+    batch: int
 
 
 def scenes(count: int) -> tuple[list[str], list[int]]:
-    """Prompts of one to three drawings and their seeds, always the same."""
+    """Different prompts that were held out of the training, and their seeds; always the same."""
     source = random.Random(PROMPT_SEED)
-    prompts = [
-        " and ".join(source.sample(DRAWINGS, source.choice((1, 2, 2, 3)))) + " on " + source.choice(GROUNDS)
-        for _ in range(count)
-    ]
-    return prompts, list(range(1000, 1000 + count))
+    prompts: dict[str, None] = {}
+    while len(prompts) < count:
+        prompts[caption(*combination(source, wanted=True))] = None
+    return list(prompts), list(range(FIRST_SEED, FIRST_SEED + count))
 
 
-def draw(pair: Pair, contender: Contender, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, float]:
-    """Draw all prompts in batches; returns pictures and the counted operations per picture."""
+def line_up(pair: Pair, field: Sequence[Contender]) -> tuple[list[Entry], list[dict[str, str]]]:
+    """Make everybody's drawer; returns them, and who cannot take part with the reason."""
+    entries: list[Entry] = []
+    missing: list[dict[str, str]] = []
+    for contender in field:
+        try:
+            entries.append((contender, contender.recipe.drawer(pair)))
+        except NotRunError as error:
+            missing.append({"method": contender.method, "setting": contender.setting, "why": str(error)})
+    return entries, missing
+
+
+def draw(entry: Entry, extent: Extent) -> tuple[Tensor, float]:
+    """Draw all scenes in batches; returns pictures (scenes, 3, H, W) and the counted operations per picture."""
+    contender, drawer = entry
+    prompts, seeds = scenes(extent.scenes)
     pictures, operations = [], 0
-    for part in batches(contender.request(prompts, seeds), BATCH):
-        result = generate(pair, part, contender.plan_of(part), keep_masks=False)
-        if result.report.failure:
-            raise RuntimeError(f"{contender.method} {contender.setting}: {result.report.failure}")
-        pictures.append(result.pictures)
-        operations += run_flops(pair, result.report)
-    return torch.cat(pictures), operations / len(prompts)
+    for start in range(0, extent.scenes, extent.batch):
+        part = slice(start, start + extent.batch)
+        drawing = drawer.draw(contender.request(prompts[part], seeds[part]), count=True)
+        assert drawing.operations is not None, "they were asked for"
+        pictures.append(drawing.pictures)
+        operations += drawing.operations
+    return torch.cat(pictures), operations / extent.scenes
 
 
-def clock(pair: Pair, field: Sequence[Contender], rounds: int) -> dict[Contender, list[float]]:
-    """Milliseconds per picture of every contender, who take turns in an order shuffled anew each round."""
-    prompts, seeds = scenes(rounds + 1)
-    times: dict[Contender, list[float]] = {contender: [] for contender in field}
-    source = random.Random(0)
-    for number in tqdm(range(rounds + 1), desc="timing", unit="round", file=sys.stderr):
-        for contender in source.sample(list(field), len(field)):
-            request = contender.request(prompts[number : number + 1], seeds[number : number + 1])
-            result = generate(pair, request, contender.plan_of(request), keep_masks=False)
-            if number:  # the first round warms up
-                times[contender].append(result.ms)
-    return times
+def score(pictures: Tensor, reference: Tensor, operations: float, extent: Extent, judged: Judged) -> Drawn:
+    """Compare pictures (scenes, 3, H, W) with the reference's, scene by scene."""
+    distance, prompts = Lpips(), scenes(extent.scenes)[0]
+    pairs = list(zip(pictures.split(extent.batch), reference.split(extent.batch)))
+    obeyed = [judged(part, prompts[start : start + len(part)]) for start, part in _numbered(pictures, extent.batch)]
+    return Drawn(
+        lpips=torch.cat([distance(a, b) for a, b in pairs]).tolist(),
+        psnr=psnr(pictures, reference).clamp(max=PSNR_OF_EQUALS).tolist(),
+        ssim=ssim(pictures, reference).tolist(),
+        obeyed=torch.cat(obeyed).tolist(),
+        operations=operations,
+    )
 
 
-def interval(values: Tensor) -> tuple[float, float]:
-    """Bootstrap interval of the mean, 95 %."""
-    source = torch.Generator().manual_seed(0)
-    picks = torch.randint(0, len(values), (RESAMPLES, len(values)), generator=source)
-    low, high = values[picks].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
-    return low, high
+def _numbered(pictures: Tensor, batch: int) -> list[tuple[int, Tensor]]:
+    return [(batch * number, part) for number, part in enumerate(pictures.split(batch))]
 
 
-def race(pair: Pair, field: Sequence[Contender], count: int, rounds: int) -> Iterator[dict[str, Any]]:
-    """Run everybody and yield one row each, the reference first."""
-    prompts, seeds = scenes(count)
-    distance = Lpips()
-    reference, most = draw(pair, field[0], prompts, seeds)
-    times = clock(pair, field, rounds)
-    for contender in tqdm(field, desc="drawing", unit="contender", file=sys.stderr):
-        pictures, operations = draw(pair, contender, prompts, seeds)
-        far = torch.cat([distance(a, b) for a, b in zip(pictures.split(BATCH), reference.split(BATCH))])
-        low, high = interval(far)
-        ratios = [a / b for a, b in zip(times[field[0]], times[contender])]
-        yield {
-            "method": contender.method,
-            "setting": contender.setting,
-            "ms": round(statistics.median(times[contender]), 1),
-            "speedup_wall": round(statistics.median(ratios), 3),
-            "speedup_wall_quartiles": [round(q, 3) for q in statistics.quantiles(ratios, n=4)[::2]],
-            "speedup_flops": round(most / operations, 3),
-            "lpips": round(float(far.mean()), 4),
-            "lpips_low": round(low, 4),
-            "lpips_high": round(high, 4),
-            "psnr": round(float(psnr(pictures, reference).clamp(max=PSNR_OF_EQUALS).mean()), 2),
-            "ssim": round(float(ssim(pictures, reference).mean()), 4),
-            "n": count,
-        }
+def draw_all(entries: Sequence[Entry], extent: Extent, state: State, weights: str, judged: Judged) -> list[Drawn]:
+    """Draw and score everybody who is not in the state yet; the first entry is the reference."""
+    keys = [_drawing_key(contender, extent, weights) for contender, _ in entries]
+    reference: Tensor | None = None
+    for entry, key in zip(tqdm(entries, desc="drawing", unit="contender", file=sys.stderr), keys):
+        if state.drawing(key):
+            continue
+        pictures, operations = draw(entry, extent)
+        if reference is None:
+            reference = pictures if entry is entries[0] else draw(entries[0], extent)[0]
+        state.record_drawing(key, score(pictures, reference, operations, extent, judged))
+    return [drawn for key in keys if (drawn := state.drawing(key))]
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    lines = [
-        "| method | setting | speed-up, clock (quartiles) | speed-up, counted | LPIPS (95 %) | PSNR | SSIM |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        low, high = row["speedup_wall_quartiles"]
-        lines.append(
-            f"| {row['method']} | {row['setting']} | {row['speedup_wall']:.2f}x ({low:.2f}–{high:.2f}) "
-            f"| {row['speedup_flops']:.2f}x | {row['lpips']:.3f} ({row['lpips_low']:.3f}–{row['lpips_high']:.3f}) "
-            f"| {row['psnr']:.1f} | {row['ssim']:.3f} |"
+def _drawing_key(contender: Contender, extent: Extent, weights: str) -> str:
+    """Everything that decides a contender's pictures and their distances."""
+    recipe = (contender.recipe, contender.steps, contender.sampler)
+    return fingerprint(recipe, extent.scenes, extent.batch, CFG, SIZE, PROMPT_SEED, FIRST_SEED, weights)
+
+
+def timed_round(
+    entries: Sequence[Entry], prompts: Sequence[str], seeds: Sequence[int], number: int, told: Callable[[], object]
+) -> Round:
+    """Time everybody once on the same scenes, the first entry, the reference, again and again between the others.
+
+    Args:
+        number: of the round; decides the order.
+        told: called after every batch.
+    """
+
+    def ms(entry: Entry) -> float:
+        took = entry[1].draw(entry[0].request(prompts, seeds)).ms
+        told()
+        return took
+
+    others = random.Random(number).sample(list(entries[1:]), len(entries) - 1)
+    times: Round = {}
+    framing = [ms(entries[0])]
+    for start in range(0, len(others), BETWEEN):
+        group = {contender.name: ms((contender, drawer)) for contender, drawer in others[start : start + BETWEEN]}
+        framing.append(ms(entries[0]))
+        times |= {name: (took, sum(framing[-2:]) / 2 / took) for name, took in group.items()}
+    return {entries[0][0].name: (statistics.median(framing), 1.0), **times}
+
+
+def clock(entries: Sequence[Entry], extent: Extent, state: State, weights: str) -> list[Round]:
+    """Everybody's times, a dictionary per round.
+
+    Rounds of an interrupted race count; those of another field or another machine do not. The first round of every
+    start warms up.
+    """
+    key = fingerprint([contender for contender, _ in entries], extent.batch, weights, machine())
+    done = len(state.rounds(key))
+    if done >= extent.rounds:
+        return state.rounds(key)[: extent.rounds]
+    prompts, seeds = scenes((extent.rounds + 1) * extent.batch)
+    each = len(entries) + math.ceil((len(entries) - 1) / BETWEEN)
+    with tqdm(total=(extent.rounds - done + 1) * each, desc="timing", unit="batch", file=sys.stderr) as bar:
+        for number in range(done, extent.rounds + 1):
+            part = slice(number * extent.batch, (number + 1) * extent.batch)
+            times = timed_round(entries, prompts[part], seeds[part], number, bar.update)
+            if number > done:
+                state.record_round(key, times)
+    return state.rounds(key)
+
+
+def outcomes(entries: Sequence[Entry], drawn: Sequence[Drawn], rounds: Sequence[Round]) -> list[Outcome]:
+    """Put drawings and times together; the first entry is the reference of the counted speed-up."""
+    return [
+        Outcome(
+            contender.method,
+            contender.setting,
+            contender.ours,
+            own,
+            ms=[times[contender.name][0] for times in rounds],
+            ratios=[times[contender.name][1] for times in rounds],
+            speedup_flops=drawn[0].operations / own.operations,
         )
-    return "\n".join(lines)
+        for (contender, _), own in zip(entries, drawn)
+    ]
+
+
+def race(
+    pair: Pair, field: Sequence[Contender], extent: Extent, state: State, weights: str, judged: Judged
+) -> dict[str, Any]:
+    """Run everybody; returns what race.json holds of it."""
+    entries, missing = line_up(pair, field)
+    for one in missing:
+        print(f"Not run: {one['method']}, {one['setting']}: {one['why']}", file=sys.stderr)
+    drawn = draw_all(entries, extent, state, weights, judged)
+    found = outcomes(entries, drawn, clock(entries, extent, state, weights))
+    return {"rows": [row(one) for one in found], "comparisons": as_rows(compare(found)), "not_run": missing}
+
+
+def settings(extent: Extent, weights: str) -> dict[str, Any]:
+    """What the race was run with."""
+    return {
+        "version": __version__,
+        "machine": machine(),
+        "weights": weights,
+        "steps": STEPS,
+        "cfg": CFG,
+        "shift": SHIFT,
+        "size": SIZE,
+        "scenes": extent.scenes,
+        "seeds": [FIRST_SEED, FIRST_SEED + extent.scenes - 1],
+        "rounds": extent.rounds,
+        "batch": extent.batch,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the race and write race.json and race.md."""
+    """Run the race and write race.json, race.md and race.svg."""
     parser = argparse.ArgumentParser(prog="run.py bench race", description=__doc__.split("\n\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="8 scenes and 3 rounds instead of 64 and 15")
-    parser.add_argument("--scenes", type=int, default=None, help="prompts × seeds to draw")
-    parser.add_argument("--rounds", type=int, default=None, help="timed pictures per contender")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for race.json and race.md")
+    parser.add_argument("--quick", action="store_true", help="8 scenes and 3 rounds of a part of the field")
+    parser.add_argument("--scenes", type=int, help="prompts × seeds to draw; 64 unless --quick")
+    parser.add_argument("--rounds", type=int, help="timed batches per contender; 7 unless --quick")
+    parser.add_argument("--batch", type=int, default=4, help="pictures drawn and timed at once (%(default)s)")
+    parser.add_argument("--out", type=Path, help="folder for the results; benchmarks/results[/quick] if left out")
+    parser.add_argument("--fresh", action="store_true", help="forget what an earlier race left in race-state.json")
     options = parser.parse_args(arguments)
-    count = options.scenes or (8 if options.quick else 64)
-    rounds = options.rounds or (3 if options.quick else 15)
-    started = time.time()
-    rows = list(race(load_pair(), contenders(), count, rounds))
-    head = {
-        "version": __version__,
-        "machine": machine(),
-        "steps": STEPS,
-        "cfg": CFG,
-        "size": 128,
-        "scenes": count,
-        "seeds": [1000, 1000 + count - 1],
-        "rounds": rounds,
-        "minutes": round((time.time() - started) / 60, 1),
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "race.json").write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    words = (
-        f"{count} scenes, {rounds} timed rounds, guidance {CFG:g}, 128 × 128 pixels, {head['machine']['processor']}, "
-    )
-    words += f"{head['machine']['threads']} threads, fp32, {head['minutes']} minutes."
-    text = f"# Race\n\n{words}\nDistances are to the large model's picture of the same seed.\n\n{table(rows)}\n"
-    (options.out / "race.md").write_text(text, encoding="utf-8")
+    quick = options.quick
+    extent = Extent(options.scenes or (8 if quick else 64), options.rounds or (3 if quick else 7), options.batch)
+    out = options.out or (RESULTS / "quick" if quick else RESULTS)
+    field = [one for one in contenders() if one.quick or not quick]
+    started, weights = time.time(), weights_hash()
+    state = State(out / "race-state.json", options.fresh)
+    found = race(load_pair(), field, extent, state, weights, load_judge().obeyed)
+    head = {**settings(extent, weights), "minutes_of_last_start": round((time.time() - started) / 60, 1)}
+    text = report(head, found)
+    (out / "race.json").write_text(json.dumps({**head, **found}, indent=1) + "\n", encoding="utf-8")
+    (out / "race.md").write_text(text, encoding="utf-8")
     print(text)
+    print(plot(found["rows"], out / "race.svg"), file=sys.stderr)
     return 0
 
 

@@ -16,6 +16,7 @@ import pytest
 import run
 from run import (
     A1111_PAGE,
+    BENCH_STEPS,
     DEMO_STEPS,
     FORGE_PAGE,
     ROOT,
@@ -110,7 +111,7 @@ def test_an_unknown_command_is_named_with_those_there_are(
     [
         ("demo", "lib_hybridstitch.demo.command", DEMO_STEPS, False),
         ("test", "pytest", TEST_STEPS, True),
-        ("bench", "benchmarks", DEMO_STEPS, False),
+        ("bench", "benchmarks", BENCH_STEPS, False),
         ("screenshots", "tests.browser.screenshots", TEST_STEPS, True),
     ],
 )

@@ -24,7 +24,7 @@ from lib_hybridstitch.stitch.stitcher import Stitcher
 
 SHIFT = 3.0
 """Shift of the schedule towards noise, SD3's own."""
-SAMPLERS = ("euler", "heun", "dpmpp-2m")
+SAMPLERS = ("euler", "heun", "dpmpp-2m", "unipc")
 LARGE_ONLY = Plan("large only", (Segment(Stage.LARGE, float("-inf")),))
 SMALL_ONLY = Plan("small only", (Segment(Stage.SMALL, float("-inf")),))
 
@@ -85,8 +85,9 @@ def scheduler(request: Request) -> Any:
     """Return diffusers' flow-matching scheduler for a request, its timesteps set (1000·σ)."""
     import diffusers
 
-    if request.sampler == "dpmpp-2m":
-        made = diffusers.DPMSolverMultistepScheduler(
+    multistep = {"dpmpp-2m": diffusers.DPMSolverMultistepScheduler, "unipc": diffusers.UniPCMultistepScheduler}
+    if request.sampler in multistep:
+        made = multistep[request.sampler](
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=SHIFT, final_sigmas_type="zero"
         )
         made.set_timesteps(request.steps)
@@ -126,6 +127,8 @@ def plan_for(settings: StitchSettings, request: Request) -> Plan:
 
 
 Progress = Callable[[int, int], None]
+Velocity = Callable[[Evaluation], Tensor]
+"""One evaluation → the velocity (rows, 16, size/8, size/8) of every row."""
 
 
 @torch.inference_mode()
@@ -140,20 +143,25 @@ def generate(
     """
     started = time.perf_counter()
     stitcher = Stitcher(Side(pair.large), Side(pair.small), plan, **options)
-    denoise = _guided(stitcher, request)
-    sampler = scheduler(request)
-    x = request.noise()
-    for number, timestep in enumerate(sampler.timesteps):
-        velocity = denoise(x, float(timestep) / 1000)
-        x = sampler.step(velocity, timestep, x, return_dict=False)[0]
-        if progress is not None:
-            progress(number + 1, len(sampler.timesteps))
+    x = sample(stitcher.velocity, request, progress)
     pictures = pair.autoencoder.decode(x)
     stitcher.finish()
     return Result(pictures, x, stitcher.report, 1000 * (time.perf_counter() - started))
 
 
-def _guided(stitcher: Stitcher, request: Request) -> Callable[[Tensor, float], Tensor]:
+def sample(velocity: Velocity, request: Request, progress: Progress | None = None) -> Tensor:
+    """Go from noise to latents (pictures, 16, size/8, size/8); the arguments are those of `generate`."""
+    denoise = _guided(velocity, request)
+    sampler = scheduler(request)
+    x = request.noise()
+    for number, timestep in enumerate(sampler.timesteps):
+        x = sampler.step(denoise(x, float(timestep) / 1000), timestep, x, return_dict=False)[0]
+        if progress is not None:
+            progress(number + 1, len(sampler.timesteps))
+    return x
+
+
+def _guided(velocity: Velocity, request: Request) -> Callable[[Tensor, float], Tensor]:
     """Return latent (pictures, ...) and σ → guided velocity; all cond rows first, then all uncond rows."""
     count = len(request.prompts)
     streams = ("cond",) if request.cfg == 1 else ("cond", "uncond")
@@ -162,10 +170,10 @@ def _guided(stitcher: Stitcher, request: Request) -> Callable[[Tensor, float], T
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         levels = torch.full((len(rows),), sigma)
-        velocity = stitcher.velocity(Evaluation(x.repeat(len(streams), 1, 1, 1), levels, context, pooled, rows))
+        found = velocity(Evaluation(x.repeat(len(streams), 1, 1, 1), levels, context, pooled, rows))
         if len(streams) == 1:
-            return velocity
-        cond, uncond = velocity.chunk(2)
+            return found
+        cond, uncond = found.chunk(2)
         return uncond + request.cfg * (cond - uncond)
 
     return denoise

@@ -3,42 +3,146 @@
 from __future__ import annotations
 
 import json
+import random
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import __main__ as entry
 from benchmarks import overhead, race
-from lib_hybridstitch.demo.generate import load_pair
+from benchmarks.contenders import OURS, Contender, contenders
+from benchmarks.drawers import Drawer, Drawing, NotRunError
+from benchmarks.report import plot, report
+from benchmarks.state import State, fingerprint
+from lib_hybridstitch.demo.generate import Pair, Request, load_pair
+from lib_hybridstitch.demo.scenes import held_out
+from lib_hybridstitch.demo.words import DRAWINGS, read
+
+TWO = race.Extent(scenes=2, rounds=1, batch=1)
 
 
-def test_everybody_named_in_the_table_is_in_the_race_once():
-    field = race.contenders()
-    assert len({(one.method, one.setting) for one in field}) == len(field)
-    methods = {one.method for one in field}
-    assert methods == {"large only", "small only", "fewer steps", "T-Stitch", "SRDiffusion", "RAS"} | {
-        f"HybridStitch {preset}" for preset in ("Paper", "Quality", "Balanced", "Fast")
-    }
+class Absent:
+    """A recipe for a drawer that cannot be made."""
+
+    def drawer(self, pair: Pair) -> Drawer:
+        """Refuse."""
+        raise NotRunError("it is not installed.")
 
 
-def test_scenes_are_always_the_same():
+def all_obeyed(pictures: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    """A judge that is content with everything."""
+    assert len(pictures) == len(prompts)
+    return torch.ones(len(pictures), dtype=torch.bool)
+
+
+def test_everybody_named_in_the_table_is_in_the_race_once() -> None:
+    field = contenders()
+    assert len({one.name for one in field}) == len(field)
+    assert len({fingerprint(one.recipe, one.steps, one.sampler) for one in field}) == len(field)
+    assert field[0].name == "large only, Euler, 28 steps"
+    curves = {one.method for one in field}
+    assert len([name for name in curves if name.startswith("fewer steps")]) == 4
+    peers = {"First-Block-Cache", "TaylorSeer", "MagCache", "cache-dit DBCache", "T-Stitch", "SRDiffusion", "RAS", OURS}
+    assert peers | {"large only, diffusers", "small only"} <= curves
+    assert {one.setting for one in field if one.method == OURS} == {"Paper", "Quality", "Balanced", "Fast"}
+
+
+def test_the_quick_race_has_every_kind_of_curve() -> None:
+    field = contenders()
+    quick = {one.method for one in field if one.quick}
+    assert {one.method for one in field} - quick == {f"{OURS} curve", "SRDiffusion adaptive"}
+
+
+def test_scenes_were_held_out_and_are_always_the_same() -> None:
     assert race.scenes(5) == race.scenes(5)
-    assert race.scenes(3)[0] == race.scenes(5)[0][:3]
-    assert len(set(race.scenes(64)[1])) == 64
+    prompts, seeds = race.scenes(64)
+    assert race.scenes(3)[0] == prompts[:3]
+    assert len(set(seeds)) == len(set(prompts)) == 64
+    for prompt in prompts:
+        names = read(prompt).names
+        assert held_out([name for name in names if name in DRAWINGS], names[-1])
 
 
-def test_interval_holds_the_mean_and_shrinks_with_agreement():
-    low, high = race.interval(torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    assert 1 <= low < 2.5 < high <= 4
-    assert race.interval(torch.ones(9)) == (1.0, 1.0)
-
-
-def test_a_race_of_two():
-    field = [one for one in race.contenders() if one.method in ("large only", "small only")]
-    rows = list(race.race(load_pair(), field, count=2, rounds=2))
-    assert rows[0]["lpips"] == 0 and rows[0]["speedup_flops"] == 1 and rows[0]["psnr"] == 100
+def test_a_race_of_two_and_one_who_cannot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field = [one for one in contenders() if one.name in ("large only, Euler, 28 steps", "small only, Euler, 28 steps")]
+    field.append(Contender("absentee", "", Absent()))
+    path = tmp_path / "state.json"
+    found = race.race(load_pair(), field, TWO, State(path), "weights", all_obeyed)
+    rows = found["rows"]
+    assert rows[0]["lpips"] == 0 and rows[0]["speedup_flops"] == rows[0]["speedup_wall"] == 1 and rows[0]["psnr"] == 100
     assert rows[1]["lpips"] > 0.01 and rows[1]["speedup_flops"] > 2.5 and rows[1]["psnr"] < 40
-    assert race.table(rows).count("\n") == 3
+    assert "Not run: absentee, : it is not installed." in capsys.readouterr().err
+    text = report(race.settings(TWO, "weights"), found)
+    assert "- absentee, : it is not installed." in text
+    assert text.count("| small only |") == 1
+
+    monkeypatch.setattr(race, "draw", None)
+    monkeypatch.setattr(race, "scenes", None)
+    assert race.race(load_pair(), field, TWO, State(path), "weights", all_obeyed) == found, "all of it from the state"
+
+
+def test_the_state_outlives_an_interruption_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.json")
+    state.record_round("key", {"a": (5.0, 1.0)})
+    state.record_round("key", {"a": (5.0, 2.0)})
+    assert State(tmp_path / "state.json").rounds("key") == [{"a": (5.0, 1.0)}, {"a": (5.0, 2.0)}]
+    assert State(tmp_path / "state.json").rounds("other") == []
+    assert State(tmp_path / "state.json", fresh=True).rounds("key") == []
+
+
+class Scripted:
+    """A drawer whose times are known beforehand."""
+
+    def __init__(self, *ms: float) -> None:
+        self.ms = iter(ms)
+
+    def draw(self, request: Request, count: bool = False) -> Drawing:
+        """Take the next time."""
+        return Drawing(torch.zeros(1, 3, 8, 8), next(self.ms), None)
+
+
+def test_a_ratio_is_to_the_two_runs_of_the_reference_that_frame_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine slows down: the reference takes 100, 200 and 400 ms, the others 50 and 100."""
+    monkeypatch.setattr(race, "BETWEEN", 1)
+    field = contenders()[:3]
+    order = [one.method for one in random.Random(7).sample(field[1:], 2)]
+    took = dict(zip(order, (50.0, 100.0)))
+    drawers = [Scripted(100, 200, 400), *(Scripted(took[one.method]) for one in field[1:])]
+    calls: list[int] = []
+    found = race.timed_round(list(zip(field, drawers)), ["pig on night"], [1], 7, lambda: calls.append(1))
+    assert {name.split(", Euler")[0]: value for name, value in found.items()} == {
+        "large only": (200, 1),
+        order[0]: (50, 3),
+        order[1]: (100, 3),
+    }
+    assert len(calls) == 5
+
+
+def test_a_judge_is_asked_with_the_prompts_of_its_pictures() -> None:
+    prompts, _ = race.scenes(3)
+    pictures = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    seen: list[str] = []
+
+    def judged(part: torch.Tensor, words: list[str]) -> torch.Tensor:
+        seen.extend(words)
+        return part.mean((1, 2, 3)) >= pictures[2].mean()
+
+    drawn = race.score(pictures, pictures, 1.0, race.Extent(3, 1, 2), judged)
+    assert seen == prompts
+    assert drawn.obeyed[2] is True
+    assert drawn.lpips == [0, 0, 0]
+
+
+def test_the_plot_shows_every_method(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    row = {"setting": "Fast", "speedup_wall": 2.0, "speedup_flops": 2.0, "lpips": 0.1}
+    rows = [{**row, "method": method} for method in ("peer", OURS, f"{OURS} curve")]
+    assert plot(rows, tmp_path / "race.svg") == f"The plot is {tmp_path / 'race.svg'}."
+    text = (tmp_path / "race.svg").read_text()
+    assert all(f"<!-- {word} -->" in text for word in ("peer", OURS, f"{OURS} curve", "Fast"))
 
 
 def test_overhead_measures_every_part(tmp_path, monkeypatch, capsys):
