@@ -138,13 +138,15 @@ def contenders() -> list[Contender]:
 def fewer_steps() -> list[Contender]:
     """The large model with fewer steps; a step of Heun's is two evaluations, but for the last."""
     counts = {
-        "Euler": ("euler", (20, 17, 14, 11, 9, 8)),
-        "DPM++ 2M": ("dpmpp-2m", (20, 17, 14, 11, 9, 8)),
-        "UniPC": ("unipc", (17, 14, 9)),
-        "Heun": ("heun", (9, 7, 5)),
+        "Euler": ("euler", (20, 14, 11, 9)),
+        "DPM++ 2M": ("dpmpp-2m", (20, 17, 14, 11, 9)),
+        "UniPC": ("unipc", (14, 9)),
+        "Heun": ("heun", (7, 5)),
     }
     return [
-        Contender(f"fewer steps, {label}", f"{steps} steps", Fixed(LARGE_ONLY), steps, sampler, quick=steps in (14, 9))
+        Contender(
+            f"fewer steps, {label}", f"{steps} steps", Fixed(LARGE_ONLY), steps, sampler, quick=steps in (14, 9, 7)
+        )
         for label, (sampler, every) in counts.items()
         for steps in every
     ]
@@ -184,8 +186,7 @@ def cached() -> list[Contender]:
             caches.DualBlock(threshold, taylor),
             quick=threshold == 0.2,
         )
-        for taylor in (False, True)
-        for threshold in (0.1, 0.2, 0.4)
+        for taylor, threshold in ((False, 0.2), (True, 0.1), (True, 0.2), (True, 0.4))
     ]
     return hooks + dual
 
@@ -216,14 +217,8 @@ def ours() -> list[Contender]:
         for name in ("Paper", "Quality", "Balanced", "Fast")
     ]
     curve = [
-        _engine(
-            f"{OURS} curve",
-            f"full to {switch:g}, then every {every}",
-            base="Balanced",
-            refresh_every=every,
-            switch_step=switch,
-        )
-        for every, switch in ((2, 0.21), (4, 0.21), (4, 0.14), (6, 0.14))
+        _engine(f"{OURS} curve", f"{share:.0%} full", base="Balanced", full_share=share)
+        for share in (0.75, 0.43, 0.39, 0.33)
     ]
     return presets + curve
 

@@ -31,9 +31,9 @@ _GOVERNED = (
 )  # fmt: skip
 _PRESET_ROWS: dict[str, tuple[Scalar, ...]] = {
     "Paper": ("HybridStitch", 0.29, 0.57, 0.3, 0.0, "disagreement", "small", 0.0, "all", 0, False, 0.0),
-    "Quality": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 1.0, "all", 0, False, 0.6),
+    "Quality": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.6),
     "Balanced": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.5),
-    "Fast": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.8, "all", 0, False, 0.38),
+    "Fast": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.36),
 }
 PRESETS: Mapping[str, Mapping[str, Scalar]] = MappingProxyType(
     {name: MappingProxyType(dict(zip(_GOVERNED, row, strict=True))) for name, row in _PRESET_ROWS.items()}

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 
 EDGE = 1e-3
 """Keeps λ finite at σ = 1, where there is no signal."""
-LONGEST = 1 / 7
+LONGEST = 5 / 28
 """Longest way between two full passes, as a share of the run: beyond that the remainder says too little."""
+SECOND = 2 / 28
+"""Where the second full pass is, as a share of the run: next to pure noise the velocity hardly changes."""
 
 
 def log_snr(sigma: float) -> float:
@@ -53,12 +55,13 @@ class Profile:
 
 
 PROFILE = Profile(
-    sigmas=(0.1, 0.27, 0.4, 0.5, 0.59, 0.66, 0.75, 0.82, 0.88, 0.9, 0.93, 0.95, 0.975, 1.0),
-    bend=(0.39, 0.51, 1.16, 1.64, 2.99, 4.04, 5.44, 6.22, 8.32, 9.98, 7.16, 5.06, 0.54, 0.16),
-    disagreement=(1.0,) * 14,
-    lasting=(0.5, 0.5, 0.57, 0.8, 1.04, 1.07, 2.07, 2.06, 3.48, 4.5, 6.69, 7.3, 8.49, 8.5),
+    sigmas=(0.19, 0.33, 0.45, 0.55, 0.625, 0.69, 0.75, 0.8, 0.845, 0.88, 0.9, 0.917, 0.932, 0.947, 0.96, 0.975, 1.0),
+    bend=(0.72, 0.78, 1.7, 3.4, 6.6, 6.5, 7.3, 16.2, 28.0, 31.8, 30.3, 20.4, 12.2, 8.5, 4.8, 2.0, 0.5),
+    disagreement=(1.15, 0.86, 0.75, 0.71, 0.74, 0.82, 0.93, 1.1, 1.4, 1.55, 1.58, 1.49, 1.41, 1.09, 0.87, 0.81, 0.8),
+    lasting=(0.43, 0.3, 0.2, 0.3, 0.37, 0.5, 0.65, 1.4, 2.2, 4.2, 5.3, 6.5, 7.0, 7.4, 7.8, 8.2, 8.2),
 )
-"""Measured on the demo's pair."""
+"""Measured on the demo's pair: `benchmarks/results/profile.json`, rounded; between the levels where it was measured, what
+lasts is interpolated."""
 DAMPED = 0.5
 """Exponent of `lasting` in placement, by trial (0, 0.3, 0.5, 0.6, 1): at 1 the end of the run is left too thin."""
 
@@ -84,8 +87,8 @@ def weight(sigmas: Sequence[float], step: int, exponent: float = 1.0) -> float:
 def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
     """Choose which steps of a run are full passes, so that the expected error of all others is least.
 
-    The first two and the last are always among them: extrapolation needs two, and the last errors are seen as they
-    are. Dynamic programming over the steps; the pass before the last one is taken to lie as far back in λ as the
+    The first, the one at `SECOND` and the last are always among them: extrapolation needs two, and the last errors are
+    seen as they are. Dynamic programming over the steps; the pass before the last one is taken to lie as far back in λ as the
     next one lies ahead, which keeps it quadratic.
 
     Args:
@@ -99,11 +102,11 @@ def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
     steps = len(sigmas)
     if steps <= 3 or full >= steps:
         return tuple(range(steps))
-    longest = max(2, math.ceil(steps * LONGEST))
-    full = max(full, 2 + math.ceil((steps - 2) / longest))
+    second, longest = max(1, round(steps * SECOND)), max(2, math.ceil(steps * LONGEST - 1e-9))
+    full = max(full, 2 + math.ceil((steps - 1 - second) / longest))
     best: list[dict[int, tuple[float, int]]] = [{} for _ in range(steps)]
-    best[1][2] = (0.0, 0)
-    for here in range(1, steps):
+    best[second][2] = (0.0, 0)
+    for here in range(second, steps):
         for after in range(here + 1, min(here + longest, steps - 1) + 1):
             more = missed(sigmas, here, after)
             for used, (error, _) in best[here].items():
@@ -111,10 +114,10 @@ def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
                     best[after][used + 1] = (error + more, here)
     used = min(best[-1], key=lambda count: (best[-1][count][0], count))
     chosen, step = [], steps - 1
-    while step > 1:
+    while step > second:
         chosen.append(step)
         step, used = best[step][used][1], used - 1
-    return (0, 1, *reversed(chosen))
+    return (0, second, *reversed(chosen))
 
 
 def missed(sigmas: Sequence[float], here: int, after: int) -> float:

@@ -106,7 +106,12 @@ def test_impossible_requests_are_refused(changes, word):
 
 def test_the_command_writes_pictures_and_a_report(tmp_path, capsys):
     arguments = ["frog and zorble on blue", "--steps", "6", "--repeats", "1", "--count", "2", "--seed", "7", "--json"]
-    assert command.main([*arguments, "--out", str(tmp_path), "--mask-ratio", "0.25", "--switch-step", "2"]) == 0
+    assert (
+        command.main(
+            [*arguments, "--out", str(tmp_path), "--mask-ratio", "0.25", "--switch-step", "2", "--refresh-every", "3"]
+        )
+        == 0
+    )
     report = json.loads((tmp_path / "report.json").read_text())
     assert json.loads(capsys.readouterr().out) == report
     for name in ("large", "small", "hybridstitch"):
