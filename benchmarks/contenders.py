@@ -211,16 +211,16 @@ def stitching_peers() -> list[Contender]:
 
 
 def ours() -> list[Contender]:
-    """HybridStitch: the presets, and a curve of several settings."""
+    """HybridStitch: the published plan, and the curve on which the other presets lie."""
+    paper = Contender(f"{OURS} Paper", "", Settled(StitchSettings.from_dict({"preset": "Paper"})), quick=True)
+    curve = [
+        _engine(OURS, f"{share:.0%} full", base="Balanced", full_share=share) for share in (0.75, 0.43, 0.39, 0.33)
+    ]
     presets = [
         Contender(OURS, name, Settled(StitchSettings.from_dict({"preset": name})), quick=True)
-        for name in ("Paper", "Quality", "Balanced", "Fast")
+        for name in ("Quality", "Balanced", "Fast")
     ]
-    curve = [
-        _engine(f"{OURS} curve", f"{share:.0%} full", base="Balanced", full_share=share)
-        for share in (0.75, 0.43, 0.39, 0.33)
-    ]
-    return presets + curve
+    return [paper, *presets, *curve]
 
 
 def _engine(name: str, setting: str, quick: bool = False, base: str = "Custom", **settings: object) -> Contender:

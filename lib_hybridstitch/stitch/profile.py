@@ -60,8 +60,8 @@ PROFILE = Profile(
     disagreement=(1.15, 0.86, 0.75, 0.71, 0.74, 0.82, 0.93, 1.1, 1.4, 1.55, 1.58, 1.49, 1.41, 1.09, 0.87, 0.81, 0.8),
     lasting=(0.43, 0.3, 0.2, 0.3, 0.37, 0.5, 0.65, 1.4, 2.2, 4.2, 5.3, 6.5, 7.0, 7.4, 7.8, 8.2, 8.2),
 )
-"""Measured on the demo's pair: `benchmarks/results/profile.json`, rounded; between the levels where it was measured, what
-lasts is interpolated."""
+"""Measured on the demo's pair: `benchmarks/results/profile.json`, rounded. Between the levels where it was measured,
+what lasts is interpolated."""
 DAMPED = 0.5
 """Exponent of `lasting` in placement, by trial (0, 0.3, 0.5, 0.6, 1): at 1 the end of the run is left too thin."""
 
@@ -88,8 +88,8 @@ def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
     """Choose which steps of a run are full passes, so that the expected error of all others is least.
 
     The first, the one at `SECOND` and the last are always among them: extrapolation needs two, and the last errors are
-    seen as they are. Dynamic programming over the steps; the pass before the last one is taken to lie as far back in λ as the
-    next one lies ahead, which keeps it quadratic.
+    seen as they are. Dynamic programming over the steps; the pass before the last one is taken to lie as far back in
+    λ as the next one lies ahead, which keeps it quadratic.
 
     Args:
         sigmas: noise levels that are evaluated, descending.

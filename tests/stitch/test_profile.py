@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from lib_hybridstitch.stitch.profile import LONGEST, PROFILE, Profile, log_snr, place, remainder, weight
+from lib_hybridstitch.stitch.profile import LONGEST, PROFILE, SECOND, Profile, log_snr, missed, place, remainder, weight
 
 
 def shifted(steps: int) -> tuple[float, ...]:
@@ -48,14 +48,15 @@ def test_the_weight_of_the_last_step_reaches_to_the_end():
 
 @pytest.mark.parametrize("steps", [4, 10, 28, 50, 150])
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
-def test_full_passes_include_the_first_two_and_the_last_and_are_as_many_as_asked(steps, share):
+def test_full_passes_include_both_ends_and_are_as_many_as_asked(steps, share):
     asked = round(share * steps)
     chosen = place(shifted(steps), asked)
-    assert chosen[:2] == (0, 1) and chosen[-1] == steps - 1
+    second = max(1, round(steps * SECOND))
+    assert chosen[:2] == (0, second) and chosen[-1] == steps - 1
     assert list(chosen) == sorted(set(chosen))
-    longest = max(2, math.ceil(steps * LONGEST))
+    longest = max(2, math.ceil(steps * LONGEST - 1e-9))
     assert max(after - before for before, after in itertools.pairwise(chosen)) <= longest
-    least = 2 + math.ceil((steps - 2) / longest)
+    least = 2 + math.ceil((steps - 1 - second) / longest)
     assert len(chosen) == max(asked, least)
 
 
@@ -72,8 +73,6 @@ def test_they_stand_closer_where_velocities_bend_more():
 
 def test_no_other_choice_is_expected_to_miss_less():
     """Against every choice of five of eight steps, by the same sum."""
-    from lib_hybridstitch.stitch.profile import missed
-
     sigmas = shifted(8)
 
     def error(chosen: tuple[int, ...]) -> float:
