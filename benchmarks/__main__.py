@@ -1,15 +1,21 @@
-"""`python3 run.py bench [race | overhead | memory | truesize] [options]`; the race when nothing is named."""
+"""`python3 run.py bench [race | overhead | memory | truesize | profile] [options]`; the race when nothing is named."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import memory, overhead, race, truesize
+from benchmarks import memory, overhead, profile, race, truesize
 
 
 def main(arguments: list[str]) -> int:
     """Start the benchmark that is named first."""
-    known = {"race": race.main, "overhead": overhead.main, "memory": memory.main, "truesize": truesize.main}
+    known = {
+        "race": race.main,
+        "overhead": overhead.main,
+        "memory": memory.main,
+        "truesize": truesize.main,
+        "profile": profile.main,
+    }
     if arguments and arguments[0] in known:
         return known[arguments[0]](arguments[1:])
     return race.main(arguments)

@@ -102,6 +102,22 @@ def test_plan_says_when_the_chosen_small_model_has_no_part(extension: Extension)
     )
 
 
+def test_plan_resolves_a_target_speedup(extension: Extension) -> None:
+    request = {"settings": {"preset": "Balanced", "target_speedup": 1.5}, "steps": 28, "scheduler": "Simple"}
+    told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
+    assert 0.99 * 1.5 <= told["speedup"] < 1.65 and told["reason"] == ""
+    assert told["settings"]["target_speedup"] == 0 and 0.5 < told["settings"]["full_share"] < 0.75
+    full = sum(step["large"] == 1 for step in told["steps"])
+    assert told["speedup"] == pytest.approx(28 / full, rel=0.01)
+
+
+def test_plan_says_when_a_target_is_out_of_reach(extension: Extension) -> None:
+    request = {"settings": {"preset": "Balanced", "target_speedup": 4}, "steps": 8}
+    told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
+    assert told["reason"] == "target"
+    assert told["advice"] == "4x is out of reach: this is the fastest plan of its kind; lower target_speedup."
+
+
 def test_plan_works_with_an_empty_request(extension: Extension) -> None:
     assert client(extension).post("/hybridstitch/v1/plan", json={}).status_code == 200
 
