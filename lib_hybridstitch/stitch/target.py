@@ -12,7 +12,7 @@ from lib_hybridstitch.stitch.plan import Plan, PlannedStep, Stage, make_plan, ru
 from lib_hybridstitch.stitch.profile import PROFILE, remainder, weight
 
 SHARES = tuple(percent / 100 for percent in range(20, 100))
-FRACTIONS = tuple(twelfth / 12 for twelfth in range(12))
+FRACTIONS = tuple(round(twelfth / 12, 2) for twelfth in range(12))
 RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7)
 FAST_ENOUGH = 0.99
 """Share of the wished speed-up that counts as reached: whole steps do not come nearer."""
