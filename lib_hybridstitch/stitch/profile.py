@@ -20,7 +20,8 @@ EDGE = 1e-3
 LONGEST = 5 / 28
 """Longest way between two full passes, as a share of the run: beyond that the remainder says too little."""
 SECOND = 2 / 28
-"""Where the second full pass is, as a share of the run: next to pure noise the velocity hardly changes."""
+"""Where the second full pass is when less than half of the steps are full, as a share of the run: by trial the pass at
+the next step is better spent later then, and not before."""
 
 
 def log_snr(sigma: float) -> float:
@@ -87,7 +88,7 @@ def weight(sigmas: Sequence[float], step: int, exponent: float = 1.0) -> float:
 def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
     """Choose which steps of a run are full passes, so that the expected error of all others is least.
 
-    The first, the one at `SECOND` and the last are always among them: extrapolation needs two, and the last errors are
+    The first, a second one close by and the last are always among them: extrapolation needs two, and the last errors are
     seen as they are. Dynamic programming over the steps; the pass before the last one is taken to lie as far back in
     λ as the next one lies ahead, which keeps it quadratic.
 
@@ -102,7 +103,8 @@ def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
     steps = len(sigmas)
     if steps <= 3 or full >= steps:
         return tuple(range(steps))
-    second, longest = max(1, round(steps * SECOND)), max(2, math.ceil(steps * LONGEST - 1e-9))
+    second = 1 if 2 * full >= steps else max(1, round(steps * SECOND))
+    longest = max(2, math.ceil(steps * LONGEST - 1e-9))
     full = max(full, 2 + math.ceil((steps - 1 - second) / longest))
     best: list[dict[int, tuple[float, int]]] = [{} for _ in range(steps)]
     best[second][2] = (0.0, 0)

@@ -51,7 +51,7 @@ def test_the_weight_of_the_last_step_reaches_to_the_end():
 def test_full_passes_include_both_ends_and_are_as_many_as_asked(steps, share):
     asked = round(share * steps)
     chosen = place(shifted(steps), asked)
-    second = max(1, round(steps * SECOND))
+    second = 1 if 2 * asked >= steps else max(1, round(steps * SECOND))
     assert chosen[:2] == (0, second) and chosen[-1] == steps - 1
     assert list(chosen) == sorted(set(chosen))
     longest = max(2, math.ceil(steps * LONGEST - 1e-9))
