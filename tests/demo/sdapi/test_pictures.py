@@ -12,6 +12,9 @@ from PIL import Image
 from tests.demo.sdapi.asked import ASKED, STITCH, Ask, encoded, gradient, picture_of, pixels
 from tests.standins import Host
 
+ROUNDING = 2
+"""Levels by which a batch may differ from its singles: matrices of another height add up in another order."""
+
 
 def test_the_answer_has_the_hosts_shape_and_defaults(client: TestClient) -> None:
     answer = client.post("/sdapi/v1/txt2img", json={"prompt": "a frog", "steps": 2, "nobody_knows": 1}).json()
@@ -37,10 +40,16 @@ def test_a_seed_decides_the_picture(draw: Ask) -> None:
 def test_a_batch_is_its_singles(draw: Ask) -> None:
     batch = draw(batch_size=2)
     singles = [draw(seed=seed)["images"][0] for seed in (5, 6)]
-    assert [pixels(one) for one in batch["images"]] == [pixels(one) for one in singles]
+    assert most_apart(batch["images"], singles) <= ROUNDING
     assert json.loads(batch["info"])["all_seeds"] == [5, 6]
     assert "Seed: 6" in picture_of(batch["images"][1]).info["parameters"]
     assert [pixels(one) for one in draw(n_iter=2)["images"]] == [pixels(one) for one in singles]
+
+
+def most_apart(some: list[str], others: list[str]) -> int:
+    """The largest difference of two lists of pictures, in levels of 0 to 255."""
+    pairs = zip(some, others, strict=True)
+    return max(abs(a - b) for one, other in pairs for a, b in zip(pixels(one), pixels(other), strict=True))
 
 
 def test_numbers_may_be_texts_and_null_is_the_default(draw: Ask) -> None:
