@@ -88,9 +88,9 @@ def weight(sigmas: Sequence[float], step: int, exponent: float = 1.0) -> float:
 def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
     """Choose which steps of a run are full passes, so that the expected error of all others is least.
 
-    The first, a second one close by and the last are always among them: extrapolation needs two, and the last errors are
-    seen as they are. Dynamic programming over the steps; the pass before the last one is taken to lie as far back in
-    λ as the next one lies ahead, which keeps it quadratic.
+    The first, a second one close by and the last are always among them: extrapolation needs two, and the last errors
+    are seen as they are. Dynamic programming over the steps; the pass before the last one is taken to lie as far back
+    in λ as the next one lies ahead, which keeps it quadratic.
 
     Args:
         sigmas: noise levels that are evaluated, descending.
