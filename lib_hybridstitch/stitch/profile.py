@@ -69,8 +69,13 @@ DAMPED = 0.5
 
 def remainder(sigma: float, last: float, before: float, profile: Profile = PROFILE) -> float:
     """What linear extrapolation in λ to `sigma` misses, from full passes at the levels `last` and `before`."""
-    reach, base = log_snr(sigma) - log_snr(last), log_snr(sigma) - log_snr(before)
-    return 0.5 * profile.at(profile.bend, sigma) * abs(reach * base)
+    way = _way(log_snr(sigma), log_snr(last), log_snr(before))
+    return profile.at(profile.bend, sigma) * way
+
+
+def _way(level: float, last: float, before: float) -> float:
+    """Half the product of the distances to the two points that an extrapolation rests on, all in λ."""
+    return 0.5 * abs((level - last) * (level - before))
 
 
 def weight(sigmas: Sequence[float], step: int, exponent: float = 1.0) -> float:
@@ -84,13 +89,11 @@ def weight(sigmas: Sequence[float], step: int, exponent: float = 1.0) -> float:
     return (sigmas[step] - after) * PROFILE.at(PROFILE.lasting, sigmas[step]) ** exponent
 
 
-@functools.lru_cache(maxsize=256)
 def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
     """Choose which steps of a run are full passes, so that the expected error of all others is least.
 
     The first, a second one close by and the last are always among them: extrapolation needs two, and the last errors
-    are seen as they are. Dynamic programming over the steps; the pass before the last one is taken to lie as far back
-    in λ as the next one lies ahead, which keeps it quadratic.
+    are seen as they are.
 
     Args:
         sigmas: noise levels that are evaluated, descending.
@@ -104,30 +107,45 @@ def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
     if steps <= 3 or full >= steps:
         return tuple(range(steps))
     second = 1 if 2 * full >= steps else max(1, round(steps * SECOND))
-    longest = max(2, math.ceil(steps * LONGEST - 1e-9))
-    full = max(full, 2 + math.ceil((steps - 1 - second) / longest))
-    best: list[dict[int, tuple[float, int]]] = [{} for _ in range(steps)]
-    best[second][2] = (0.0, 0)
-    for here in range(second, steps):
-        for after in range(here + 1, min(here + longest, steps - 1) + 1):
-            more = missed(sigmas, here, after)
-            for used, (error, _) in best[here].items():
-                if used < full and error + more < best[after].get(used + 1, (math.inf, 0))[0]:
-                    best[after][used + 1] = (error + more, here)
-    used = min(best[-1], key=lambda count: (best[-1][count][0], count))
-    chosen, step = [], steps - 1
+    best = _best(sigmas, second)
+    used, step = max(full, min(best[-1])), steps - 1
+    chosen: list[int] = []
     while step > second:
         chosen.append(step)
         step, used = best[step][used][1], used - 1
     return (0, second, *reversed(chosen))
 
 
-def missed(sigmas: Sequence[float], here: int, after: int) -> float:
-    """Expected error of the steps between two full passes."""
-    before = 2 * log_snr(sigmas[here]) - log_snr(sigmas[after])
-    total = 0.0
-    for step in range(here + 1, after):
-        level = log_snr(sigmas[step])
-        reach, base = level - log_snr(sigmas[here]), level - before
-        total += weight(sigmas, step, DAMPED) * 0.5 * PROFILE.at(PROFILE.bend, sigmas[step]) * abs(reach * base)
-    return total
+@functools.lru_cache(maxsize=16)
+def _best(sigmas: tuple[float, ...], second: int) -> tuple[dict[int, tuple[float, int]], ...]:
+    """For every step as a full pass: how many there are up to it → the least expected error, and the pass before it.
+
+    Dynamic programming over the steps, for every number of passes at once; the pass before the last one is taken to
+    lie as far back in λ as the next one lies ahead, which keeps it quadratic.
+    """
+    strains = strained(sigmas)
+    longest = max(2, math.ceil(len(sigmas) * LONGEST - 1e-9))
+    best: list[dict[int, tuple[float, int]]] = [{} for _ in sigmas]
+    best[second][2] = (0.0, 0)
+    for here in range(second, len(sigmas)):
+        for after in range(here + 1, min(here + longest, len(sigmas) - 1) + 1):
+            more = missed(strains, here, after)
+            for used, (error, _) in best[here].items():
+                if error + more < best[after].get(used + 1, (math.inf, 0))[0]:
+                    best[after][used + 1] = (error + more, here)
+    return tuple(best)
+
+
+def strained(sigmas: Sequence[float]) -> list[tuple[float, float]]:
+    """Every step's λ, and what bending there does to the picture."""
+    return [
+        (log_snr(sigma), weight(sigmas, step, DAMPED) * PROFILE.at(PROFILE.bend, sigma))
+        for step, sigma in enumerate(sigmas)
+    ]
+
+
+def missed(strains: Sequence[tuple[float, float]], here: int, after: int) -> float:
+    """Expected error of the steps between two full passes, from what `strained` says of every step."""
+    last = strains[here][0]
+    before = 2 * last - strains[after][0]
+    return sum(strain * _way(level, last, before) for level, strain in strains[here + 1 : after])
