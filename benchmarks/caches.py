@@ -15,9 +15,9 @@ decides once for all rows. Verified by trying, on `SD3Transformer2DModel`:
 - cache-dit knows SD3 through a pipeline only; a BlockAdapter with the pattern from its SD3 entry does the same.
 
 Every cache runs with its defaults but for the settings in the table and what this pair asks for: TaylorSeer and
-cache-dit start after as many full steps as our own presets compute (by default 3 and 8), because the layout is decided
-early; TaylorSeer keeps its factors in the precision of the run (by default bf16); cache-dit keeps one block in front
-(by default 8), as there are five and not 38.
+cache-dit start after six full steps (by default 3 and 8), because the layout is decided early; TaylorSeer keeps its
+factors in the precision of the run (by default bf16); cache-dit keeps one block in front (by default 8), as there are
+five and not 38.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ from benchmarks.twin import diffusers_twin
 from lib_hybridstitch.demo.generate import Pair, Request
 
 STEPS = 28
+CFG = 4.0
+"""Steps and guidance of every race."""
 WARM_UP = 6
-"""Full steps at the start: what our presets compute, 0.21 of 28 steps."""
+"""Full steps at the start, about a fifth of the run."""
 CONTEXT = "guided"
 """The name of the one state that diffusers' hooks keep, as there is one call per step."""
 CALIBRATION = ("frog and red apple on blue", "panda and tulip on sunset", "car on checks", "pig and bee on night")
@@ -144,7 +146,7 @@ def ratios(pair: Pair) -> tuple[float, ...]:
     # one step more than there are: at the last one it would print the ratios and forget them
     hooks.apply_mag_cache(network, hooks.MagCacheConfig(calibrate=True, num_inference_steps=STEPS + 1))
     seeds = tuple(range(len(CALIBRATION)))
-    hooked(network, pair, Clock()).draw(Request(CALIBRATION, seeds, STEPS, cfg=4.0))
+    hooked(network, pair, Clock()).draw(Request(CALIBRATION, seeds, STEPS, CFG))
     hook = network.transformer_blocks[0]._diffusers_hook.get_hook("mag_cache_leader_block_hook")
     return tuple(hook.state_manager.get_state().calibration_ratios)
 

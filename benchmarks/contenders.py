@@ -14,8 +14,7 @@ from lib_hybridstitch.demo.generate import LARGE_ONLY, SMALL_ONLY, Pair, Request
 from lib_hybridstitch.settings import StitchSettings
 from lib_hybridstitch.stitch.plan import Plan
 
-STEPS = caches.STEPS
-CFG = 4.0
+STEPS, CFG = caches.STEPS, caches.CFG
 OURS = "HybridStitch"
 """What our methods' names begin with."""
 

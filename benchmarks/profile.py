@@ -20,16 +20,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib_hybridstitch.demo.generate import Pair, Request, load_pair, schedule
+from benchmarks.caches import CFG
+from lib_hybridstitch.demo.generate import Pair, Request, guided, load_pair, schedule
 from lib_hybridstitch.demo.measure import machine
 from lib_hybridstitch.demo.scenes import caption, combination
-from lib_hybridstitch.demo.words import encode
 from lib_hybridstitch.mmdit.model import MMDiT
+from lib_hybridstitch.mmdit.tokens import TokenGrid
+from lib_hybridstitch.stitch.evaluation import Side
 from lib_hybridstitch.stitch.profile import log_snr
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 77
-CFG = 4.0
 NUDGE = 0.05
 """Root mean square of the nudge, against 1 of a latent."""
 
@@ -50,16 +51,10 @@ class Trajectory:
         return (self.sigmas[index + 1] if index + 1 < len(self.sigmas) else 0.0) - self.sigmas[index]
 
 
-def guided(network: MMDiT, prompts: Sequence[str]) -> Velocity:
-    """Latent and σ → velocity with guidance, by one network."""
-    context, pooled = encode([*prompts, *[""] * len(prompts)])
-
-    def velocity(x: Tensor, sigma: float) -> Tensor:
-        both = network(x.repeat(2, 1, 1, 1), torch.full((2 * len(prompts),), 1000 * sigma), pooled, context)
-        cond, uncond = both.chunk(2)
-        return uncond + CFG * (cond - uncond)
-
-    return velocity
+def of_network(network: MMDiT, request: Request) -> Velocity:
+    """Latent and σ → velocity with guidance, by one network alone."""
+    side = Side(network)
+    return guided(lambda call: side.full(call, TokenGrid.of(call.x, network.config.patch_size), True), request)
 
 
 def follow(velocity: Velocity, noise: Tensor, sigmas: tuple[float, ...]) -> Trajectory:
@@ -107,7 +102,7 @@ def measure(pair: Pair, count: int, every: int) -> list[dict[str, float]]:
     source = random.Random(SEED)
     prompts = tuple(caption(*combination(source, wanted=False)) for _ in range(count))
     request = Request(prompts, tuple(range(SEED, SEED + count)), cfg=CFG)
-    velocity, small = guided(pair.large, prompts), guided(pair.small, prompts)
+    velocity, small = of_network(pair.large, request), of_network(pair.small, request)
     path = follow(velocity, request.noise(), schedule(request))
     rows = []
     for index in tqdm(range(2, len(path.sigmas) - 1), desc="levels", file=sys.stderr):

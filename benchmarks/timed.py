@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from benchmarks.counted import RATIOS, operations_of, plan_bytes, plans
 from benchmarks.overhead import bookkeeping
 from benchmarks.sd35 import ROWS, Scale, weights
 from benchmarks.stopwatch import Stopwatch, over
+from lib_hybridstitch.demo.generate import LARGE_ONLY
 from lib_hybridstitch.hosts.budget import activation_bytes
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import KVCache, needed_bytes
@@ -24,14 +24,13 @@ from lib_hybridstitch.mmdit.tokens import shared
 from lib_hybridstitch.settings import PRESETS
 from lib_hybridstitch.stitch.complexity import mask_size
 from lib_hybridstitch.stitch.evaluation import Evaluation, Side
-from lib_hybridstitch.stitch.plan import Plan, Segment, Stage
+from lib_hybridstitch.stitch.plan import Plan
 from lib_hybridstitch.stitch.stitcher import Stitcher
 
 GUIDANCE = 4.5
 RUN_ROUNDS = 3
 BOOKKEEPING_ROUNDS = 5
 WEIGHT_SPREAD = 0.02
-LARGE_ALONE = Plan("large", (Segment(Stage.LARGE, -math.inf),))
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class Bench:
     def _runs(self, size: int, call: Evaluation, watch: Stopwatch) -> dict[str, Any]:
         """One picture's evaluations by the large model alone and by each preset, through the engine."""
         every = plans(self.scale)
-        field = {"large alone": LARGE_ALONE, **{name: every[name] for name in PRESETS}}
+        field = {"large alone": LARGE_ONLY, **{name: every[name] for name in PRESETS}}
 
         def work(plan: Plan) -> Callable[[], object]:
             return lambda: self.whole_run(plan, call)

@@ -151,7 +151,7 @@ def generate(
 
 def sample(velocity: Velocity, request: Request, progress: Progress | None = None) -> Tensor:
     """Go from noise to latents (pictures, 16, size/8, size/8); the arguments are those of `generate`."""
-    denoise = _guided(velocity, request)
+    denoise = guided(velocity, request)
     sampler = scheduler(request)
     x = request.noise()
     for number, timestep in enumerate(sampler.timesteps):
@@ -161,7 +161,7 @@ def sample(velocity: Velocity, request: Request, progress: Progress | None = Non
     return x
 
 
-def _guided(velocity: Velocity, request: Request) -> Callable[[Tensor, float], Tensor]:
+def guided(velocity: Velocity, request: Request) -> Callable[[Tensor, float], Tensor]:
     """Return latent (pictures, ...) and σ → guided velocity; all cond rows first, then all uncond rows."""
     count = len(request.prompts)
     streams = ("cond",) if request.cfg == 1 else ("cond", "uncond")
