@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lib_hybridstitch.demo.autoencoder import PAIR, Autoencoder, load_autoencoder
+from lib_hybridstitch.demo.clock import Clock
 from lib_hybridstitch.demo.judge import Judge, load_judge
 from lib_hybridstitch.demo.judge_scenes import PRESENT, UNSURE, Lesson, Teacher
 from lib_hybridstitch.demo.scenes import TOKEN, SceneMaker, caption, combination
-from lib_hybridstitch.demo.training import Clock
 from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS
 
 RATE = 2e-3

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lib_hybridstitch.demo import clock as clocks
 from lib_hybridstitch.demo import training
 from lib_hybridstitch.demo.autoencoder import Autoencoder
 from lib_hybridstitch.demo.generate import load_pair
@@ -73,9 +74,9 @@ def test_autoencoder_makes_latents_of_an_eighth_and_pictures_of_their_size():
 def steps_of(path, model, budget_steps, monkeypatch):
     """Train `model` until a clock of one minute per step has run `budget_steps` minutes."""
     now = [0.0]
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(clocks.time, "monotonic", lambda: now[0])
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    clock = training.Clock(path, budget_steps, model, optimiser, {"weight": torch.zeros(1, 1)})
+    clock = clocks.Clock(path, budget_steps, model, optimiser, {"weight": torch.zeros(1, 1)})
     done = []
     for step in clock.steps():
         clock.update((model.weight - 1).pow(2).sum())
@@ -107,7 +108,7 @@ def test_rates_warm_up_and_fade(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_a_number_stops_training(tmp_path):
     model = torch.nn.Linear(1, 1)
-    clock = training.Clock(tmp_path / "x.pt", 1, model, torch.optim.SGD(model.parameters(), lr=0.1))
+    clock = clocks.Clock(tmp_path / "x.pt", 1, model, torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(RuntimeError, match=r"nan.*x\.pt"):
         clock.update(model.weight.sum() * float("nan"))
 
