@@ -5,6 +5,8 @@
     const {choose, element, parts, read, tick, writeNumber} = window.hybridstitch;
     const SETTLE = 150; // milliseconds that gradio gets to take a changed control over
     const NEVER = 150; // the most steps a run may have: whoever switches then stays with the large model
+    // A target would move the switch, so there must be none.
+    const ALL_LARGE = {method: "HybridStitch", switch_step: NEVER, handoff_step: 0, target_speedup: 0};
 
     /** Make the wiper inside `place`: two pictures, one laid over the other up to a range input's position. */
     function wiper(place, say) {
@@ -93,15 +95,14 @@
          */
         async function largeOnly(now) {
             const seed = Number(now.seed);
-            const names = ["method", "switch_step", "handoff_step"];
-            const plan = Object.fromEntries(names.map((name) => [name, read(controls[name])]));
+            const plan = Object.fromEntries(Object.keys(ALL_LARGE).map((name) => [name, read(controls[name])]));
             const foreign = run.figures.passes.some((done) => !done.hosts_own);
             try {
                 if (seed === -1) {
                     writeNumber(`${tab}_seed`, run.seed);
                 }
                 if (foreign) {
-                    await set({method: "HybridStitch", switch_step: NEVER, handoff_step: 0});
+                    await set(ALL_LARGE);
                 } else {
                     tick(controls.enabled, false);
                     await parts.pause(SETTLE);

@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image
 
+from lib_hybridstitch.settings import PRESETS
+
 PANEL = "script_{kind}_hybridstitch_{name}"
 PATIENCE = 30_000  # milliseconds; a picture takes about two seconds on an idle machine
 
@@ -73,8 +75,15 @@ class Tab:
         return float(self.panel(name, "input[type=number]").input_value())
 
     def choose(self, name: str, value: str) -> None:
-        """One of the panel's choices."""
+        """One of the panel's choices; a preset's numbers come from the server, so wait until they are there."""
         self.panel(name, f"input[type=radio][value='{value}']").check()
+        if name == "preset":
+            shown = {self.id(of): PRESETS[value][of] for of in ("switch_step", "mask_ratio", "full_share")}
+            self.page.wait_for_function(
+                "(shown) => Object.entries(shown).every(([id, number]) =>"
+                " Number(document.querySelector(`#${id} input[type=number]`).value) === number)",
+                arg=shown,
+            )
 
     def chosen(self, name: str) -> str:
         """Which of them is chosen."""

@@ -40,7 +40,6 @@ def test_axe_finds_nothing_wrong_before_and_after_a_run(open_tab: Callable[..., 
     tab.settle()
     before = judge(tab)
     tab = paper_run(open_tab(dark=dark))
-    tab.page.wait_for_timeout(500)  # the host frees its queue a moment after the picture; until then it is busy
     tab.panel("run", ".hybridstitch-compare").click()
     tab.panel("run", ".hybridstitch-wipe").wait_for(state="visible")
     after = judge(tab)
