@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib_hybridstitch.demo.generate import SAMPLERS, Request, load_pair
-from lib_hybridstitch.demo.measure import Comparison, compare, foretell, mask_frequency, report_json
+from lib_hybridstitch.demo.measure import Comparison, compare, foretell, mask_frequency, report_json, settled
 from lib_hybridstitch.demo.metrics import Lpips
 from lib_hybridstitch.demo.sheet import Panel, SheetRow, StepEntry, comparison, to_image
 from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS
@@ -26,7 +26,7 @@ from lib_hybridstitch.stitch.report import Report
 
 EXAMPLE = "frog and red apple on blue"
 AMPLIFIED = 10
-MORE_SETTINGS = ("preset", "kv_cache")
+MORE_SETTINGS = ("preset", "kv_cache", "target_speedup")
 """Settings offered beside those that presets govern; the rest belongs to a WebUI."""
 
 
@@ -85,7 +85,7 @@ def _demo(options: argparse.Namespace) -> None:
         raise HybridStitchError(f"count is {options.count}, allowed are 1 to 16.")
     if options.repeats < 1:
         raise HybridStitchError(f"repeats is {options.repeats}, allowed are 1 and more.")
-    settings = _settings(options)
+    asked = _settings(options)
     request = Request(
         prompts=(options.prompt,) * options.count,
         seeds=tuple(range(options.seed, options.seed + options.count)),
@@ -96,6 +96,7 @@ def _demo(options: argparse.Namespace) -> None:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     pair, distance = load_pair(), Lpips()
+    settings = settled(pair, request, asked)
     told = foretell(pair, request, settings)
     print(
         f"{settings.method} {settings.preset}: {told.summary}", *filter(None, [told.advice]), sep="\n", file=sys.stderr

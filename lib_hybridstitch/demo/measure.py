@@ -30,7 +30,9 @@ from lib_hybridstitch.demo.words import LENGTH, read
 from lib_hybridstitch.mmdit.tokens import TokenGrid
 from lib_hybridstitch.settings import StitchSettings
 from lib_hybridstitch.stitch.cost import Forecast, StepCosts, forecast, pass_flops
+from lib_hybridstitch.stitch.plan import Plan
 from lib_hybridstitch.stitch.report import Report
+from lib_hybridstitch.stitch.target import aim
 
 PSNR_OF_EQUALS = 100.0
 """PSNR reported for equal pictures, in dB."""
@@ -68,10 +70,21 @@ def run_flops(pair: Pair, report: Report) -> int:
 
 def foretell(pair: Pair, request: Request, settings: StitchSettings) -> Forecast:
     """Say by counted operations what the settings will do to a request."""
-    plan, tokens = plan_for(settings, request), (request.size // (FACTOR * pair.large.config.patch_size)) ** 2
-    rows = 1 if request.cfg == 1 else 2
-    costs = StepCosts.counted(pair.large.config, pair.small.config, plan, tokens, LENGTH, rows)
-    return forecast(plan, schedule(request), costs)
+    plan = plan_for(settings, request)
+    return forecast(plan, schedule(request), _costs(pair, request, plan))
+
+
+def settled(pair: Pair, request: Request, settings: StitchSettings) -> StitchSettings:
+    """The settings, with the numbers that a target speedup comes to by counted operations, if they name one."""
+    if not settings.target_speedup:
+        return settings
+    sigmas = schedule(request)
+    return aim(settings, sigmas, sigmas, lambda plan: _costs(pair, request, plan)).settings
+
+
+def _costs(pair: Pair, request: Request, plan: Plan) -> StepCosts:
+    tokens, rows = (request.size // (FACTOR * pair.large.config.patch_size)) ** 2, 1 if request.cfg == 1 else 2
+    return StepCosts.counted(pair.large.config, pair.small.config, plan, tokens, LENGTH, rows)
 
 
 @dataclass(frozen=True)

@@ -155,3 +155,11 @@ def test_plans_that_never_call_the_large_model_still_come_from_the_same_noise():
     assert LARGE_ONLY.stages != SMALL_ONLY.stages
     small = generate(pair(), REQUEST, SMALL_ONLY)
     assert [record.tokens_large for record in small.report.evaluations()] == [0] * 6
+
+
+def test_a_target_speedup_becomes_a_plan(tmp_path):
+    arguments = ["frog on blue", "--steps", "12", "--repeats", "1", "--target-speedup", "1.5", "--out", str(tmp_path)]
+    assert command.main(arguments) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["settings"]["target_speedup"] == 0
+    assert 0.99 * 1.5 <= report["speedup_flops"] == pytest.approx(report["forecast"]["speedup"], rel=0.01)
