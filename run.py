@@ -37,9 +37,10 @@ HybridStitch for WebUI
   python3 run.py serve [options]                the extension in your browser, in a small WebUI that comes with it
   python3 run.py demo  ["a prompt"] [options]   make pictures with the pair of models that comes with the project
   python3 run.py test  [pytest options]         run every test, style and types included
-  python3 run.py bench [race | overhead | memory | truesize | profile]
-                                                race against the peers, time the parts, foretell memory, count and (on
-                                                a CUDA GPU) time SD3.5 at its true sizes
+  python3 run.py bench [race | overhead | prediction | memory | truesize | profile]
+                                                race against the peers, time the parts, hold forecasts against the
+                                                clock, foretell memory, count and (on a CUDA GPU) time SD3.5 at its
+                                                true sizes
   python3 run.py screenshots                    make the README's pictures of the page anew
 
 What follows the command is handed on; `python3 run.py serve --help` lists the options of serve, and so for the others.

@@ -1,10 +1,10 @@
-"""`python3 run.py bench [race | overhead | memory | truesize | profile] [options]`; the race when nothing is named."""
+"""`python3 run.py bench [race | overhead | prediction | …] [options]`; the race when nothing is named."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import memory, overhead, profile, race, truesize
+from benchmarks import memory, overhead, prediction, profile, race, truesize
 
 
 def main(arguments: list[str]) -> int:
@@ -15,6 +15,7 @@ def main(arguments: list[str]) -> int:
         "memory": memory.main,
         "truesize": truesize.main,
         "profile": profile.main,
+        "prediction": prediction.main,
     }
     if arguments and arguments[0] in known:
         return known[arguments[0]](arguments[1:])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as entry
-from benchmarks import overhead, profile, race
+from benchmarks import overhead, prediction, profile, race
 from benchmarks.contenders import OURS, Contender, contenders
 from benchmarks.drawers import Drawer, Drawing, NotRunError
 from benchmarks.report import plot, report
@@ -168,3 +168,27 @@ def test_the_profile_is_measured_at_every_inner_level() -> None:
     assert len(rows) == 25 and sigmas == sorted(sigmas, reverse=True)
     assert all(row["bend"] > 0 and row["disagreement"] > 0 for row in rows)
     assert [index for index, row in enumerate(rows) if "lasting" in row] == [0, 20]
+
+
+def test_forecasts_are_held_against_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = prediction.Kind("reuse", {"preset": "Balanced"}, (1.5,), {"full_share": 0.8})
+    monkeypatch.setattr(prediction, "KINDS", (kind,))
+    monkeypatch.setattr(prediction, "STEPS", 12)
+    assert prediction.main(["--quick", "--rounds", "1", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "prediction.json").read_text())
+    assert [row["by"] for row in found["rows"]] == ["counted", "measured"]
+    assert found["counted"]["forecasts"] == found["measured"]["forecasts"] == 1
+    counted, measured = found["rows"]
+    assert counted["foretold"] == 1.5, "12 steps, 8 of them full"
+    assert measured["foretold"] != counted["foretold"], "reused steps take some time on this machine"
+    assert all(row["off"] == pytest.approx(row["foretold"] / row["clock"] - 1, abs=0.002) for row in found["rows"])
+
+
+def test_a_summary_of_forecasts_counts_those_within_the_bar() -> None:
+    rows = [{"by": "counted", "off": 0.3}, *({"by": "measured", "off": off} for off in (-0.2, 0.1, 0.02))]
+    assert prediction.summary(rows, "measured") == {
+        "forecasts": 3,
+        "within_bar": 2,
+        "median_off": 0.1,
+        "largest_off": 0.2,
+    }
