@@ -29,7 +29,7 @@ class Clock:
         self.peak = optimiser.param_groups[0]["lr"]
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            saved = torch.load(path, weights_only=True)
+            saved = torch.load(path, map_location="cpu", weights_only=True)
             model.load_state_dict(saved["model"])
             optimiser.load_state_dict(saved["optimiser"])
             for key, value in saved["averaged"].items():

@@ -34,6 +34,7 @@ from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import FP8, FP8_LARGEST
 from lib_hybridstitch.mmdit.model import MMDiT
 
+CPU = torch.device("cpu")
 POSITIONS = 32
 NOISE_LOGIT = 0.4
 """Mean of the logit-normal noise levels: somewhat above the middle, where drawings find their shape."""
@@ -100,7 +101,10 @@ def new_network(config: MMDiTConfig) -> MMDiT:
 
 
 class LatentPool:
-    """Encoded scenes, a few of them replaced at every draw, so that encoding costs little beside training."""
+    """Encoded scenes, a few of them replaced at every draw, so that encoding costs little beside training.
+
+    The scenes are drawn on the CPU; where the autoencoder computes, the latents are.
+    """
 
     def __init__(self, maker: SceneMaker, autoencoder: Autoencoder, seed: int, size: int = 6144) -> None:
         self.maker, self.autoencoder = maker, autoencoder
@@ -112,7 +116,9 @@ class LatentPool:
     def _encode(self, count: int) -> tuple[Tensor, list[str]]:
         scenes = [self.maker.make(self.random) for _ in range(count)]
         latents = [
-            self.autoencoder.encode(torch.stack([picture for picture, _ in scenes[start : start + 64]]))
+            self.autoencoder.encode(
+                torch.stack([picture for picture, _ in scenes[start : start + 64]]).to(self.autoencoder.mean.device)
+            )
             for start in range(0, count, 64)
         ]
         return torch.cat(latents), [caption for _, caption in scenes]
@@ -168,17 +174,26 @@ def _finish_autoencoder(model: Autoencoder, scenes: Tensor, maker: SceneMaker, w
     save_file(model.state_dict(), work / "autoencoder.safetensors")
 
 
-def train_network(name: str, minutes: float, work: Path, cache: Path, fuse: bool, start: Path | None = None) -> None:
+def train_network(
+    name: str,
+    recipe: Recipe,
+    minutes: float,
+    work: Path,
+    cache: Path,
+    fuse: bool,
+    start: Path | None = None,
+    device: torch.device = CPU,
+) -> None:
     """Train `large` or `small` by rectified flow on scenes.
 
     Args:
         fuse: compile the network (needs a C++ compiler).
         start: folder of a stored pair to go on from, with its autoencoder; None for new weights.
+        device: where it computes; a checkpoint may go on on another one.
     """
-    recipe = RECIPES[name]
     torch.manual_seed(0)
-    autoencoder = load_autoencoder((start or work) / "autoencoder.safetensors")
-    network = new_network(recipe.config)
+    autoencoder = load_autoencoder((start or work) / "autoencoder.safetensors").to(device)
+    network = new_network(recipe.config).to(device)
     if start is not None:
         stored = load(start / f"{name}.safetensors", dtype=torch.float32)
         network.load_state_dict(stored.state_dict())
@@ -196,13 +211,16 @@ def train_network(name: str, minutes: float, work: Path, cache: Path, fuse: bool
 
 
 def _flow_loss(network: Callable[..., Tensor], latents: Tensor, captions: list[str], dropout: float) -> Tensor:
+    """Mean squared error of the velocity; in bf16 on a GPU, whose matrix units want it, and in fp32 elsewhere."""
+    device = latents.device
     captions = ["" if torch.rand(()) < dropout else caption for caption in captions]
-    context, pooled = encode(captions)
-    sigma = torch.sigmoid(torch.randn(len(captions)) + NOISE_LOGIT)
+    context, pooled = (text.to(device) for text in encode(captions))
+    sigma = torch.sigmoid(torch.randn(len(captions), device=device) + NOISE_LOGIT)
     noise = torch.randn_like(latents)
     mix = sigma[:, None, None, None]
-    velocity = network((1 - mix) * latents + mix * noise, 1000 * sigma, pooled, context)
-    return functional.mse_loss(velocity, noise - latents)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        velocity = network((1 - mix) * latents + mix * noise, 1000 * sigma, pooled, context)
+    return functional.mse_loss(velocity.float(), noise - latents)
 
 
 @torch.no_grad()
@@ -220,7 +238,7 @@ def export(work: Path, folder: Path) -> None:
     encoder = load_file(work / "autoencoder.safetensors")
     save_file({name: value.half() for name, value in encoder.items()}, folder / "autoencoder.safetensors")
     for name in RECIPES:
-        saved = torch.load(work / f"{name}.pt", weights_only=True)
+        saved = torch.load(work / f"{name}.pt", map_location=CPU, weights_only=True)
         stored: dict[str, Tensor] = {}
         for key, value in saved["averaged"].items():
             if value.ndim == 2 and key.startswith("joint_blocks."):
@@ -244,6 +262,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="0 for PyTorch's own choice")
     parser.add_argument("--to", type=Path, default=PAIR, help="export, judge: folder of the stored pair")
     parser.add_argument("--start", type=Path, help="large, small: folder of a stored pair to go on from")
+    parser.add_argument("--device", type=torch.device, default=CPU, help="large, small: cpu or cuda")
+    parser.add_argument("--batch", type=int, help="large, small: pictures per step, instead of the recipe's")
     parser.add_argument("--compile", action="store_true", help="fuse operations; about 1.4 times as fast here")
     options = parser.parse_args()
     if options.threads:
@@ -255,7 +275,18 @@ def main() -> None:
     elif options.what == "autoencoder":
         train_autoencoder(options.minutes, options.work, options.cache)
     else:
-        train_network(options.what, options.minutes, options.work, options.cache, options.compile, options.start)
+        recipe = RECIPES[options.what]
+        recipe = replace(recipe, batch=options.batch or recipe.batch)
+        train_network(
+            options.what,
+            recipe,
+            options.minutes,
+            options.work,
+            options.cache,
+            options.compile,
+            options.start,
+            options.device,
+        )
 
 
 if __name__ == "__main__":

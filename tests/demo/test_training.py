@@ -124,8 +124,8 @@ def test_a_pair_is_trained_exported_and_loaded(cache, tmp_path, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()
     save_file(Autoencoder().state_dict(), work / "autoencoder.safetensors")
-    for name in recipes:
-        training.train_network(name, 0.02, work, cache, fuse=False)
+    for name, recipe in recipes.items():
+        training.train_network(name, recipe, 0.02, work, cache, fuse=False)
     training.export(work, tmp_path / "pair")
     pair = load_pair(tmp_path / "pair")
     trained = torch.load(work / "large.pt", weights_only=True)["averaged"]
