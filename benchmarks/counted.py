@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.alive import Alive
 from benchmarks.sd35 import ROWS, Scale, weights
 from lib_hybridstitch.hosts.base import Sampling
 from lib_hybridstitch.hosts.budget import activation_bytes, cache_bytes
@@ -149,3 +150,28 @@ def verification(scale: Scale, size: int) -> dict[str, float]:
             formula = pass_flops(config, number, count, scale.context, len(ROWS))
             found[f"{name}, {number} of {count} tokens"] = round(formula / seen, 5)
     return found
+
+
+@torch.inference_mode()
+def activations_alive(scale: Scale, config: MMDiTConfig, size: int) -> int:
+    """Most bytes alive in a full pass of the real module in bf16, beside weights and inputs; without memory.
+
+    Args:
+        size: edge of the picture in pixels.
+    """
+    network, call = meta_network(config).to(torch.bfloat16), scale.inputs(size, torch.device("meta"))
+    x, context, pooled = (tensor.to(torch.bfloat16) for tensor in (call.x, call.context, call.pooled))
+    with Alive([*network.state_dict().values(), x, context, pooled, call.sigma]) as alive:
+        run(network, x, call.sigma, context, pooled, rows=call.rows)
+    return alive.peak
+
+
+def verified_activations(scale: Scale, size: int) -> dict[str, float]:
+    """The formula of a full pass's activations over what is alive in the real modules."""
+    return {
+        name: round(
+            activation_bytes(config, scale.sampling(size), ITEMSIZES["bf16"]) / activations_alive(scale, config, size),
+            4,
+        )
+        for name, config in (("large", scale.large), ("small", scale.small))
+    }

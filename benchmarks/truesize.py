@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.counted import RATIOS, memory_of, operations_of, plans, verification
+from benchmarks.counted import RATIOS, memory_of, operations_of, plans, verification, verified_activations
 from benchmarks.sd35 import TOY, TRUE, Scale
 from benchmarks.timed import Bench, sizes_in_time
 from lib_hybridstitch import __version__
@@ -35,7 +35,11 @@ def counted(scale: Scale, sizes: Sequence[int]) -> dict[str, Any]:
     return {
         "operations": {str(size): operations_of(scale, size) for size in sizes},
         "memory": {str(size): memory_of(scale, size) for size in sizes},
-        "formula_over_pytorch": {"size": middle, "passes": verification(scale, middle)},
+        "formula_over_pytorch": {
+            "size": middle,
+            "passes": verification(scale, middle),
+            "activations": verified_activations(scale, middle),
+        },
     }
 
 
@@ -134,6 +138,8 @@ def page(found: dict[str, Any], scale: Scale) -> str:
         "## Computed memory\n\n" + memory_table(found["counted"]),
         f"## Formula over PyTorch's own count, {verified['size']}²\n\n"
         + "; ".join(f"{name}: {value:g}" for name, value in verified["passes"].items())
+        + ". Activations of a full pass, over the most bytes alive at once in the real modules: "
+        + "; ".join(f"{name}: {value:g}" for name, value in verified["activations"].items())
         + ".",
     ]
     if found["timed"] is not None:

@@ -9,10 +9,6 @@ from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import needed_bytes
 from lib_hybridstitch.stitch.plan import Plan, Stage
 
-ACTIVATIONS_PER_TOKEN = 14
-"""Widths of the network alive per token at the widest point of a block: input, modulated input, q, k, v, attention's
-result, and the 4 + 4 of the MLP."""
-
 
 @dataclass(frozen=True)
 class Budget:
@@ -82,7 +78,17 @@ def cache_bytes(plan: Plan, large: MMDiTConfig, small: MMDiTConfig | None, sampl
 
 
 def activation_bytes(config: MMDiTConfig, sampling: Sampling, itemsize: int) -> int:
-    """Memory that a full pass of a network takes beside its weights, at its widest point."""
+    """Memory that a full pass of a network takes beside its weights, at its widest point.
+
+    Counted in widths of the network. In the image's MLP every image token has its input before and after attention,
+    that input modulated, attention's result, and the 4 + 4 of the MLP (12); the text is there before and after its
+    own block, and in attention's result (3). In attention every token has its input, the projection to q, k and v
+    (3) and its normalised q and k (2), text and image put together (3), and the result in two layouts (2); a second
+    attention's projection waits beside.
+    """
     images, _, height, width = sampling.latent
-    tokens = (height // config.patch_size) * (width // config.patch_size) + sampling.context
-    return images * sampling.streams * tokens * config.hidden * ACTIVATIONS_PER_TOKEN * itemsize
+    tokens, text = (height // config.patch_size) * (width // config.patch_size), sampling.context
+    projected = 5 if config.qk_norm else 3
+    in_mlp = 12 * tokens + 3 * text
+    in_attention = (6 + projected) * (tokens + text) + (projected * tokens if config.dual_attention else 0)
+    return images * sampling.streams * config.hidden * max(in_mlp, in_attention) * itemsize

@@ -196,8 +196,9 @@ class ForgeHost(common.SharedHost):
         weights = forge_loader.bytes_to_load(file)
         unet = _unet(p.sd_model)
         itemsize = torch.empty((), dtype=unet.model.computation_dtype).element_size()
-        config = MMDiTConfig.from_module(unet.model.diffusion_model)
-        return Budget(small=weights, activations=activation_bytes(config, sampling, itemsize) // 2)
+        # Where only the host's loader knows what is in the file, the large model's need is a safe guess.
+        config = forge_loader.config_of(file) or MMDiTConfig.from_module(unet.model.diffusion_model)
+        return Budget(small=weights, activations=activation_bytes(config, sampling, itemsize))
 
     def load_small(self, file: CheckpointFile, settings: StitchSettings) -> SmallModel:
         """Load a checkpoint's transformer through the host's own loader, beside the current model."""

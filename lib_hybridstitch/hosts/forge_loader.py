@@ -17,6 +17,7 @@ from safetensors import safe_open
 from lib_hybridstitch.errors import CheckpointError
 from lib_hybridstitch.hosts.base import CheckpointFile
 from lib_hybridstitch.mmdit import checkpoint
+from lib_hybridstitch.mmdit.config import MMDiTConfig
 
 STORAGE = "forge_unet_storage_dtype"
 COMPONENT = ("transformer", "diffusers", "SD3Transformer2DModel")
@@ -116,6 +117,16 @@ def bytes_to_load(file: CheckpointFile) -> int:
         return checkpoint.inspect(file.path).transformer_bytes
     except CheckpointError:
         return file.path.stat().st_size  # bitsandbytes weights, which only the host's loader knows
+
+
+def config_of(file: CheckpointFile) -> MMDiTConfig | None:
+    """The transformer's architecture by its tensors; None for GGUF and bitsandbytes, which only the host can read."""
+    if file.path.suffix.lower() == ".gguf":
+        return None
+    try:
+        return checkpoint.inspect(file.path).config
+    except CheckpointError:
+        return None
 
 
 def unload(patcher: Any) -> None:

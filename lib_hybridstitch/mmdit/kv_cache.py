@@ -109,7 +109,7 @@ class KVCache:
     def _store(self, keys: Tensor, values: Tensor, context: int) -> _Entry:
         if self.fp8:
             keys, values = _to_fp8(keys), _to_fp8(values)
-        return _Entry(keys, values, context)
+        return _Entry(_alone(keys), _alone(values), context)
 
     def _write(self, entry: _Entry, fresh: FreshKeys) -> tuple[Tensor, Tensor]:
         pairs = ((entry.keys, fresh.context_keys, fresh.keys), (entry.values, fresh.context_values, fresh.values))
@@ -216,6 +216,12 @@ def _with_context(entry: _Entry, context: int) -> _Entry:
         _bits_of(fresh)[:, context:] = _bits_of(buffer)[:, entry.context :]
         resized.append(fresh)
     return _Entry(resized[0], resized[1], context)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own: a part of a projection's result would keep all of it alive."""
+    whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _to_fp8(tensor: Tensor) -> Tensor:

@@ -229,10 +229,12 @@ class JointBlock(nn.Module):
         assert image_rest is not None, "only the last block's text side ends early"
         q, k, v = (torch.cat(pair, dim=1) for pair in zip(text_qkv, image_qkv))
         joined = attention(q, k, v, image.attn.num_heads)
+        del q, k, v, text_qkv, image_qkv  # a pass is widest in the MLP, which needs none of them
         split = context.shape[1]
         next_context = None if text_rest is None else text.post_attention(joined[:, :split], *text_rest)
         if image.x_block_self_attn:
             second = attention(*qkv2, image.attn2.num_heads)
+            del qkv2
             return next_context, image.post_attention_x(joined[:, split:], second, *image_rest)
         return next_context, image.post_attention(joined[:, split:], *image_rest)
 

@@ -132,9 +132,11 @@ def _joint_block(
     else:
         image_qkv, image_rest = image_side.pre_attention(image, condition)
     joined = attend.joint(text_qkv, image_qkv, image_side.attn.num_heads)
+    del text_qkv, image_qkv  # a pass is widest in the MLP, which needs none of them
     next_text = None if text_side.pre_only else text_side.post_attention(joined[:, :length], *text_rest)
     if dual:
         second = attend.image(second_qkv, image_side.attn2.num_heads)
+        del second_qkv
         return next_text, image_side.post_attention_x(joined[:, length:], second, *image_rest)
     return next_text, image_side.post_attention(joined[:, length:], *image_rest)
 

@@ -10,14 +10,17 @@ import torch
 
 from benchmarks import __main__ as entry
 from benchmarks import counted, timed, truesize
+from benchmarks.alive import Alive
 from benchmarks.sd35 import TOY, TRUE
 from benchmarks.stopwatch import Stopwatch, over, spread
+from lib_hybridstitch.hosts.budget import activation_bytes
 from lib_hybridstitch.stitch.cost import pass_flops
 from lib_hybridstitch.stitch.evaluation import Side
 from lib_hybridstitch.stitch.plan import Segment, Stage
 from lib_hybridstitch.stitch.stitcher import Stitcher
 
 CPU = torch.device("cpu")
+SD3_MEDIUM = replace(TRUE.large, depth=24, qk_norm=False)
 PRESETS = ("Paper", "Quality", "Balanced", "Fast")
 
 
@@ -27,6 +30,37 @@ def test_counts_at_true_size_are_pytorchs(config):
     tokens = TRUE.tokens(1024)
     for kept, seen in zip((tokens, 410), counted.counted_by_torch(TRUE, config, 1024, [410])):
         assert pass_flops(config, kept, tokens, TRUE.context, rows=2) == pytest.approx(seen, rel=0.02)
+
+
+@pytest.mark.parametrize("config", [TRUE.large, TRUE.small, SD3_MEDIUM], ids=["large", "medium", "SD3-medium"])
+@pytest.mark.parametrize("size", [512, 1536])
+def test_activations_at_true_size_are_what_is_alive(config, size, monkeypatch):
+    """Three blocks are as wide as all of them, since nothing of a block outlives it but its tokens."""
+    whole = counted.meta_network
+
+    def shallow(of):
+        network = whole(of)
+        del network.joint_blocks[2:-1]
+        return network
+
+    monkeypatch.setattr(counted, "meta_network", shallow)
+    alive = counted.activations_alive(TRUE, config, size)
+    assert activation_bytes(config, TRUE.sampling(size), 2) == pytest.approx(alive, rel=0.01)
+
+
+def test_alive_counts_what_is_held_and_not_what_is_gone():
+    weight = torch.zeros(10)
+    with Alive([weight]) as alive:
+        first = torch.ones(100)  # 400 bytes
+        view = first[10:]
+        second = view + 1  # 360 bytes more
+        del first, second
+        assert alive.now == 400, "the view keeps all of it"
+        torch.zeros(20)
+        weight.view(2, 5)
+    assert alive.peak == 760
+    del view
+    assert alive.now == 0
 
 
 def test_meta_network_has_no_memory():
@@ -78,6 +112,7 @@ def test_a_plans_need_is_the_sum_of_its_parts():
 def test_without_a_gpu_it_counts_and_says_that_nothing_was_timed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(truesize, "verification", lambda scale, size: {})
+    monkeypatch.setattr(truesize, "verified_activations", lambda scale, size: {})
     assert entry.main(["truesize", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "truesize.md").read_text()
     assert text in capsys.readouterr().out

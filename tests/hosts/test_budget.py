@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lib_hybridstitch.hosts.base import Memory, Sampling
-from lib_hybridstitch.hosts.budget import ACTIVATIONS_PER_TOKEN, Budget, activation_bytes, cache_bytes, gigabytes
+from lib_hybridstitch.hosts.budget import Budget, activation_bytes, cache_bytes, gigabytes
 from lib_hybridstitch.settings import StitchSettings
 from lib_hybridstitch.stitch.plan import make_plan
 from tests.networks import LARGE, MEDIUM
@@ -47,9 +47,17 @@ def test_no_cache_when_it_is_off() -> None:
 
 
 def test_activations() -> None:
-    expected = ROWS * (TOKENS + 7) * MEDIUM.hidden * ACTIVATIONS_PER_TOKEN * 2
+    """Attention is the widest place: 11 widths per token, and 5 more per image token where there is a second one."""
+    assert LARGE.qk_norm and MEDIUM.qk_norm and MEDIUM.dual_attention and not LARGE.dual_attention
+    assert activation_bytes(LARGE, SAMPLING, 2) == ROWS * LARGE.hidden * 11 * (TOKENS + 7) * 2
+    expected = ROWS * MEDIUM.hidden * (11 * (TOKENS + 7) + 5 * TOKENS) * 2
     assert activation_bytes(MEDIUM, SAMPLING, 2) == expected
     assert activation_bytes(MEDIUM, replace(SAMPLING, streams=1), 2) == expected // 2
+
+
+def test_activations_of_a_large_picture_are_widest_in_the_mlp() -> None:
+    big = replace(SAMPLING, latent=(2, 4, 128, 128))
+    assert activation_bytes(LARGE, big, 2) == ROWS * LARGE.hidden * (12 * 64 * 64 + 3 * 7) * 2
 
 
 def test_what_fits_is_not_complained_about() -> None:

@@ -54,6 +54,22 @@ def test_refreshing_and_regrouping_hold_little_more_than_the_cache(before, after
     assert cache.bytes() <= most <= cache.bytes() + 3 * 2 * ENTRY
 
 
+@pytest.mark.parametrize("values", ["a part of a wider one", "part of several in one memory"])
+def test_the_cache_keeps_no_more_alive_than_it_says(values):
+    """Values come as a part of the projection to q, k and v; keeping that part would keep all three."""
+    rows, width = 2, 8
+    if values == "a part of a wider one":
+        keys, values = torch.randn(rows, TOKENS, 3, width).unbind(2)[1:]
+    else:
+        keys, values = torch.randn(3, rows, TOKENS, width).unbind(0)[1:]
+    cache = KVCache()
+    cache.attend(("a", "b"), "0", FreshKeys(keys, values, None))
+    [entry] = cache._groups[0].entries.values()
+    held = sum(kept.untyped_storage().nbytes() for kept in (entry.keys, entry.values))
+    assert held == cache.bytes() == 2 * rows * TOKENS * width * 4
+    assert torch.equal(entry.keys, keys) and torch.equal(entry.values, values)
+
+
 def test_regrouping_moves_every_attention_and_lets_no_row_go():
     """Rows keep their numbers through joining and splitting; unequal lengths of text make room for the longest."""
     cache = KVCache()
