@@ -226,5 +226,5 @@ def test_time_follows_the_ratio():
         tokens = shared(torch.arange(round(ratio * 1024)), 2)
         seconds(None)
         seconds(tokens)
-        tries = [statistics.median(seconds(tokens) / seconds(None) for _ in range(5)) for _ in range(3)]
-        assert min(tries) <= ratio + 0.15
+        tries = (statistics.median(seconds(tokens) / seconds(None) for _ in range(5)) for _ in range(3))
+        assert any(found <= ratio + 0.15 for found in tries)
