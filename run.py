@@ -36,7 +36,8 @@ HybridStitch for WebUI
 
   python3 run.py serve [options]                the extension in your browser, in a small WebUI that comes with it
   python3 run.py demo  ["a prompt"] [options]   make pictures with the pair of models that comes with the project
-  python3 run.py test  [pytest options]         run every test, style and types included
+  python3 run.py test  [--long] [pytest options]
+                                                run every test, style and types included; --long adds what takes hours
   python3 run.py bench [race | overhead | prediction | memory | truesize | profile]
                                                 race against the peers, time the parts, hold forecasts against the
                                                 clock, foretell memory, count and (on a CUDA GPU) time SD3.5 at its
