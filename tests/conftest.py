@@ -1,8 +1,22 @@
-"""Options of the tests: `--long` for what takes hours, `--webui-*` for a WebUI that is already running."""
+"""Options of the tests, `--long` for what takes hours and `--webui-*` for a running WebUI; and who waits for whom.
+
+The whole suite is shared among as many processes as there are cores; tests that are named run in one.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
+import torch
+
+from tests.turns import MOST_WORKERS, Workers
+
+WORKERS = Workers.here()
+BROWSER = Path(__file__).parent / "browser"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,15 +37,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is marked `long` unless `--long` is given."""
-    if config.getoption("--long"):
-        return
+    """Skip what is marked `long` unless `--long` is given; what drives a browser runs alone."""
     for item in items:
-        if item.get_closest_marker("long"):
+        if item.get_closest_marker("long") and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="takes long: runs with --long only"))
+        if BROWSER in item.path.parents:
+            item.add_marker(pytest.mark.alone)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many processes as there are cores for the whole suite; none beside this one where tests are named."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return min(os.cpu_count() or 1, MOST_WORKERS) if whole else 0
+
+
+def pytest_configure() -> None:
+    """Where processes share the cores, each computes on one."""
+    if WORKERS.count:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS.count))
+
+
+@pytest.fixture(autouse=True)
+def _turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Wait until this test may run."""
+    alone = request.node.get_closest_marker("alone") is not None
+    with WORKERS.turn(alone, tmp_path_factory.getbasetemp().parent):
+        yield
 
 
 @pytest.fixture(scope="session")
 def long_run(request: pytest.FixtureRequest) -> bool:
     """Whether `--long` is given: tests that run either way try more then."""
     return bool(request.config.getoption("--long"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say loudly when the tests in a browser were not run."""
+    skipped = [
+        report for report in terminalreporter.stats.get("skipped", []) if report.nodeid.startswith("tests/browser/")
+    ]
+    if skipped:
+        terminalreporter.write_line(
+            f"WARNING: {len(skipped)} tests in a browser were SKIPPED: {skipped[0].longrepr[2]}", red=True, bold=True
+        )

@@ -6,12 +6,10 @@ Without a Chromium these tests are skipped, and the end of the run says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from run import ROOT
 from tests.browser import chromium
 from tests.browser.server import Server, serving
 from tests.browser.tab import Tab
@@ -71,13 +69,3 @@ def open_tab(browser: Any, server: Server) -> Iterator[Callable[..., Tab]]:
 def tab(open_tab: Callable[..., Tab]) -> Tab:
     """One page."""
     return open_tab()
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say loudly when nothing of this was run."""
-    here = str(Path(__file__).parent.relative_to(ROOT))
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if report.nodeid.startswith(here)]
-    if skipped:
-        terminalreporter.write_line(
-            f"WARNING: {len(skipped)} tests in a browser were SKIPPED: {skipped[0].longrepr[2]}", red=True, bold=True
-        )

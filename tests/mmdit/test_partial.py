@@ -211,6 +211,7 @@ def test_half_precision_weights_compute_in_the_latents_precision():
     assert close(run(network, x, SIGMA, context, pooled), expected, 0.05)
 
 
+@pytest.mark.alone
 def test_time_follows_the_ratio():
     """time(r) / time(full) ≤ r + 0.15 at 1024 tokens; the best of three tries, because machines are noisy."""
     network = random_network(replace(LARGE, depth=4, pos_embed_size=32))
