@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+import reprlib
+import unicodedata
+
+LONGEST = 2000
+"""Characters of a sentence that are shown; what a file or a library hands us may be far longer."""
+
+
+def one_line(text: str) -> str:
+    """`text` as it may stand in a log line, an infotext and a JSON answer, whatever names it quotes.
+
+    Line breaks, control characters, marks that turn the direction of writing, and halves of characters, which files'
+    names may hold and UTF-8 cannot, are spelled as escapes; beyond `LONGEST` characters it is cut.
+    """
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return "".join(char if _is_plain(char) else char.encode("unicode_escape").decode() for char in shown)
+
+
+def _is_plain(char: str) -> bool:
+    return unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
+
+
+def quoted(value: object) -> str:
+    """Any value as a sentence shows it: its repr, shortened."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no number of more than some thousand digits
+        return "a number of thousands of digits"
+
 
 class HybridStitchError(Exception):
-    """Base of every error raised on purpose by this project."""
+    """Base of every error raised on purpose by this project; its message is one line."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class CheckpointError(HybridStitchError):

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import difflib
 import re
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from decimal import ROUND_HALF_UP, Decimal
 from types import MappingProxyType
 from typing import Any
 
-from lib_hybridstitch.errors import SettingsError
+from lib_hybridstitch.errors import SettingsError, quoted
 from lib_hybridstitch.fields import FieldSpec, Scalar
 
 CUSTOM = "Custom"
@@ -234,7 +233,7 @@ class StitchSettings:
         Raises SettingsError for an unknown name and for a value of the wrong type or out of range.
         """
         if not isinstance(values, Mapping):
-            raise SettingsError(f"The settings are {reprlib.repr(values)}, but must be a mapping of names to values.")
+            raise SettingsError(f"The settings are {quoted(values)}, but must be a mapping of names to values.")
         for key in values:
             _check_known(key)
         label = specs()["preset"].check("preset", values.get("preset", DEFAULT_PRESET))
@@ -323,9 +322,10 @@ def _check_known(key: object) -> None:
     names = list(specs())
     if key in names:
         return
-    close = difflib.get_close_matches(str(key)[:64], names, n=1)
+    name = key if isinstance(key, str) else quoted(key)
+    close = difflib.get_close_matches(name[:64], names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(names)}."
-    raise SettingsError(f"There is no setting {reprlib.repr(key)}; {hint}", str(key))
+    raise SettingsError(f"There is no setting {quoted(key)}; {hint}", name)
 
 
 def _from_text(text: object, kind: type) -> object:

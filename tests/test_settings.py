@@ -87,7 +87,8 @@ def test_wrong_types(name: str) -> None:
 def test_only_the_small_checkpoint_may_be_empty() -> None:
     assert StitchSettings(small_checkpoint="").small_checkpoint == ""
     sentence = refused({"large_checkpoint": ""}, "large_checkpoint")
-    assert sentence == "large_checkpoint is '', but must be a text that is not empty."
+    wanted = "a text that is not empty, of one line and at most 1024 characters"
+    assert sentence == f"large_checkpoint is '', but must be {wanted}."
 
 
 def test_numbers_take_the_type_of_their_field() -> None:

@@ -159,7 +159,7 @@ def test_foreign_infotext_is_ignored() -> None:
         ("HybridStitch refresh every", "2.5", "refresh_every", "must be a whole number from 0 to 50."),
         ("HybridStitch adaptive", "yes", "adaptive", "must be true or false."),
         ("HybridStitch score", "Detail", "score", "must be one of disagreement, change, detail."),
-        ("HybridStitch small checkpoint", 3, "small_checkpoint", "must be a text."),
+        ("HybridStitch small checkpoint", 3, "small_checkpoint", "of one line and at most 1024 characters."),
     ],
 )
 def test_bad_infotext_names_its_key(key: str, text: object, name: str, rest: str) -> None:

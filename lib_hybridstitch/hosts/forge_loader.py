@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from lib_hybridstitch.errors import CheckpointError
 from lib_hybridstitch.hosts.base import CheckpointFile
@@ -70,9 +70,13 @@ def _transformer_tensors(path: Path) -> dict[str, Any]:
         tensors: dict[str, Any] = load_torch_file(str(path))
         return tensors
     prefix = _prefix(path)
-    with safe_open(str(path), framework="pt", device="cpu") as file:
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - it is no mapping
-        return _unscaled({name: file.get_tensor(name) for name in names})
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - it is no mapping
+            return _unscaled({name: file.get_tensor(name) for name in names})
+    except (SafetensorError, OSError) as error:
+        reason = f"safetensors cannot read it ({type(error).__name__}), download or copy the file again"
+        raise CheckpointError(f"{path.name}: {reason}.") from error
 
 
 def _prefix(path: Path) -> str:

@@ -229,10 +229,10 @@ def test_lying_headers_are_refused(tmp_path: Path, write: Write, lie: str) -> No
 
 
 def test_too_long_a_header_is_refused_unread(tmp_path: Path, write: Write) -> None:
-    path = write(tmp_path / "m.safetensors", "{}", 200_000_000)
+    path = write(tmp_path / "m.safetensors", "{}", 40_000_000)
     with path.open("r+b") as file:
-        file.write((100_000_001).to_bytes(8, "little"))
-    assert "announces a header of 100000001 bytes, expected at most 100000000" in refusal(path)
+        file.write((20_000_001).to_bytes(8, "little"))
+    assert "announces a header of 20000001 bytes, expected at most 20000000" in refusal(path)
 
 
 def test_too_many_tensors_are_refused(tmp_path: Path, write: Write) -> None:
@@ -249,20 +249,6 @@ def test_a_header_length_may_look_like_another_format(tmp_path: Path, write: Wri
     """A header of 640 bytes starts the file with b"\\x80\\x02", one of 19,280 bytes with b"PK"."""
     path = write(tmp_path / "m.safetensors", json.dumps({"red": entry("U8", [], [0, 1])}).ljust(length), 1)
     assert "joint_blocks.0.x_block.attn.qkv.weight is missing" in refusal(path)
-
-
-def test_what_safetensors_refuses_is_refused_in_a_sentence(
-    tmp_path: Path, tiny_config: MMDiTConfig, make_tensors: MakeTensors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For instance when the file changes between our look at it and theirs."""
-    save_file(make_tensors(tiny_config), tmp_path / "m.safetensors")
-    contents = checkpoint._examine(tmp_path / "m.safetensors")
-    monkeypatch.setattr(checkpoint, "_examine", lambda path: contents)
-    (tmp_path / "m.safetensors").write_bytes(bytes(100))
-    with pytest.raises(
-        CheckpointError, match=r"^m.safetensors: safetensors cannot read it \(SafetensorError\), download"
-    ):
-        checkpoint.load(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize(
