@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -130,8 +130,7 @@ class MMDiTConfig:
         Raises:
             CheckpointError: for the first tensor that is missing, misshapen or not part of the architecture.
         """
-        expected = self.expected_shapes()
-        for name, shape in expected.items():
+        for name, shape in self._named_shapes():  # one after the other: a hostile file announces any depth
             if name not in shapes:
                 raise CheckpointError(f"{source}: {name} is missing, expected a tensor of shape {list(shape)}.")
             if tuple(shapes[name]) != shape:
@@ -139,6 +138,7 @@ class MMDiTConfig:
                     f"{source}: {name} has shape {list(shapes[name])}, expected {list(shape)} "
                     f"for {self.depth} joint blocks."
                 )
+        expected = self.expected_shapes()
         for name in shapes:
             if name not in expected:
                 raise CheckpointError(
@@ -147,14 +147,16 @@ class MMDiTConfig:
 
     def expected_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of this architecture."""
-        shapes = self._outer_shapes()
+        return dict(self._named_shapes())
+
+    def _named_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from self._outer_shapes().items()
         for index in range(self.depth):
             prefix = f"joint_blocks.{index}"
             last = index == self.depth - 1
             modulations = 9 if index in self.dual_attention else 6
-            shapes.update(self._block_shapes(f"{prefix}.x_block", modulations, index in self.dual_attention))
-            shapes.update(self._block_shapes(f"{prefix}.context_block", 2 if last else 6, False))
-        return shapes
+            yield from self._block_shapes(f"{prefix}.x_block", modulations, index in self.dual_attention).items()
+            yield from self._block_shapes(f"{prefix}.context_block", 2 if last else 6, False).items()
 
     def _outer_shapes(self) -> dict[str, tuple[int, ...]]:
         width, patch = self.hidden, self.patch_size

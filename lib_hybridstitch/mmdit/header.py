@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lib_hybridstitch.errors import CheckpointError
 
-MAX_HEADER_BYTES = 20_000_000  # the header of SD3.5-Large with its text encoders has 0.2 MB
+MAX_HEADER_BYTES = 10_000_000  # the header of SD3.5-Large with its text encoders has 0.2 MB
 MAX_TENSORS = 20_000  # the transformer of SD3.5-Large has 923
 MAX_NAME = 256
 MAX_ENTRY = 1024  # characters of one tensor's entry in the header
@@ -225,8 +225,9 @@ def _entry(path: Path, name: str, cursor: _Cursor) -> Entry:
     if not _are_naturals(offsets) or len(offsets) != 2:
         raise refusal(path, f"{name} has data_offsets {offsets!r}, expected two non-negative whole numbers")
     begin, end = offsets
-    needed = Decimal(prod(shape) * BITS[dtype]) / 8  # of any size, and not always a whole number: F4 takes half a byte
-    if end - begin != needed:
+    bits = prod(shape) * BITS[dtype]
+    if 8 * (end - begin) != bits:
+        needed = Decimal(bits) / 8  # of any size, and not always a whole number: F4 takes half a byte
         raise refusal(path, f"{name} takes {end - begin} bytes, expected {needed} for {dtype} {shape}")
     return Entry(dtype, tuple(shape), begin, end)
 

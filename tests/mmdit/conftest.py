@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.mmdit.model import MMDiT
 
 COMMON = {"patch_size": 2, "in_channels": 16, "out_channels": 16, "context_dim": 96, "pooled_dim": 80}
 TINY = {
@@ -55,6 +57,29 @@ def write_header(path: Path, header: Any, data_bytes: int = 0) -> Path:
     with path.open("r+b") as file:
         file.truncate(8 + len(raw) + data_bytes)
     return path
+
+
+SMALLEST = MMDiTConfig(1, 1, 1, 1, context_dim=4, pooled_dim=4, pos_embed_size=1, qk_norm=True)
+
+
+@pytest.fixture(scope="session")
+def valid() -> tuple[dict[str, Tensor], bytes]:
+    """The smallest checkpoint there is: its tensors and its file."""
+    tensors = random_tensors(SMALLEST)
+    header: dict[str, Any] = {}
+    data = b""
+    for name, tensor in tensors.items():
+        raw = tensor.numpy().tobytes()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    return tensors, struct.pack("<Q", len(text)) + text + data
+
+
+def same(network: MMDiT, tensors: dict[str, Tensor]) -> bool:
+    """Whether a network has exactly these weights."""
+    loaded = network.state_dict()
+    return loaded.keys() == tensors.keys() and all(torch.equal(loaded[name], tensors[name]) for name in tensors)
 
 
 @pytest.fixture(params=TINY)
