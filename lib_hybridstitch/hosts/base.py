@@ -151,7 +151,11 @@ class Host(Protocol):
         ...
 
     def schedule(self, sampler: str, scheduler: str, steps: int) -> tuple[float, ...]:
-        """Noise levels of a run, for forecasts; the host's own schedule where a model is loaded."""
+        """Noise levels of a run, for forecasts; the host's own schedule where a model is loaded.
+
+        Raises:
+            SettingsError: when the host has no sampler, or no schedule, of that name.
+        """
         ...
 
     def context(self) -> int:

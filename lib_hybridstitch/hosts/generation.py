@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lib_hybridstitch.errors import HybridStitchError, PairError, StitchError
+from lib_hybridstitch.errors import HybridStitchError, PairError, StitchError, one_line
 from lib_hybridstitch.hosts import budget, summary
 from lib_hybridstitch.hosts.base import Host, LargeModel, Sampling, SmallModel
 from lib_hybridstitch.hosts.patch import patch_instance
@@ -151,6 +151,7 @@ class Generation:
         Args:
             logged: whether the log knows of it already; it is told once in a generation.
         """
+        reason = one_line(reason)  # what other programs raise may have many
         if reason == self.stopped:
             return
         self.stopped = reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.errors import CheckpointError, SettingsError, StitchError
+from lib_hybridstitch.errors import CheckpointError, SettingsError, StitchError, quoted
 from lib_hybridstitch.hosts.base import CheckpointFile, Memory, Sampling
 
 DEFAULT_SHIFT = 3.0
@@ -68,7 +68,12 @@ class SharedHost:
             raise CheckpointError(
                 f"{name}: is not in the WebUI's list of checkpoints, refresh the list or choose another one{near}"
             )
-        return CheckpointFile(info.title, Path(info.filename))
+        path = Path(info.filename)
+        if not _is_file(path):  # the host would wait for a pipe, and fail by a trace at what is gone
+            raise CheckpointError(
+                f"{name}: is in the WebUI's list of checkpoints but no file any more, refresh the list."
+            )
+        return CheckpointFile(info.title, path)
 
     def file_hash(self, file: CheckpointFile) -> str:
         """Short hash of a checkpoint, from the host's cache or computed into it; "" under --no-hashing."""
@@ -81,12 +86,17 @@ class SharedHost:
     # --- schedules ---------------------------------------------------------------------------------------------------
 
     def schedule(self, sampler: str, scheduler: str, steps: int) -> tuple[float, ...]:
-        """The host's own schedule where a model is loaded and the sampler has one, else SD3's plain one."""
-        from modules import sd_models, sd_samplers
+        """The host's own schedule where a model is loaded and the sampler has one, else SD3's plain one.
 
+        Raises:
+            SettingsError: when the host has no sampler, or no schedule, of that name.
+        """
+        from modules import sd_models, sd_samplers, sd_schedulers
+
+        _check_listed("sampler", sampler, sd_samplers.all_samplers_map)
+        _check_listed("scheduler", scheduler, sd_schedulers.schedulers_map)
         model = sd_models.model_data.sd_model
-        loaded = hasattr(model, "sd_checkpoint_info")  # there is nothing, or a placeholder, before the first load
-        if not loaded or sampler not in sd_samplers.all_samplers_map:
+        if not hasattr(model, "sd_checkpoint_info"):  # there is nothing, or a placeholder, before the first load
             return assumed_schedule(steps)
         made = sd_samplers.create_sampler(sampler, model)
         if not hasattr(made, "get_sigmas"):
@@ -222,6 +232,20 @@ class SharedHost:
         from modules import shared
 
         return bool(shared.state.interrupted or shared.state.skipped)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that may not be entered
+        return False
+
+
+def _check_listed(key: str, name: str, listed: Iterable[str]) -> None:
+    """Refuse what the host's list has not; the host itself would take another one without a word."""
+    names = dict.fromkeys(listed)
+    if name not in names:
+        raise SettingsError(f"{key} is {quoted(name)}, but must be one of {', '.join(names)}.", key)
 
 
 def _levels(sigmas: Tensor) -> tuple[float, ...]:

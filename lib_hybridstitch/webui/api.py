@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Body, Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 
 from lib_hybridstitch import __version__
-from lib_hybridstitch.errors import HybridStitchError, SettingsError
+from lib_hybridstitch.errors import HybridStitchError, SettingsError, quoted
 from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.settings import PRESETS, StitchSettings
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT = "/hybridstitch/v1"
 LATENT_FACTOR = 8
+LONGEST_REQUEST = 100_000
+"""Bytes of a request; one with every setting has about a thousand."""
 RUN_LIMITS: dict[str, tuple[type, Any, float, float]] = {
     "steps": (int, 28, 1, 150),
     "width": (int, 1024, 64, 2048),
@@ -71,8 +74,7 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
         UnavailableError: while no large model is loaded or chosen.
     """
     run = _run_of(request)
-    given = request.get("settings", {})
-    settings = extension.settings([dict(given) if isinstance(given, Mapping) else given])
+    settings = extension.settings([run["settings"]])
     sigmas = extension.host.schedule(run["sampler"], run["scheduler"], run["steps"])
     sampled = _sampled(sigmas, run["denoising_strength"])
     made = make_plan(settings, sigmas)
@@ -143,24 +145,55 @@ def _small_config(extension: Extension, settings: StitchSettings, large: MMDiTCo
 
 def _run_of(request: Mapping[str, Any]) -> dict[str, Any]:
     """The run of a request, checked, with defaults for what is missing."""
+    if not isinstance(request, Mapping):
+        raise SettingsError(f"The request is {quoted(request)}, but must be an object of fields and values.")
     known = (*RUN_LIMITS, "sampler", "scheduler", "settings")
     for key in request:
         if key not in known:
-            raise SettingsError(f"There is no field {str(key)[:64]!r}; the fields are {', '.join(known)}.", str(key))
+            raise SettingsError(f"There is no field {quoted(key)}; the fields are {', '.join(known)}.", str(key))
     run: dict[str, Any] = {}
     for name, (kind, default, low, high) in RUN_LIMITS.items():
         value = request.get(name, default)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not low <= value <= high or (kind is int and value != int(value)):
             whole = "a whole number" if kind is int else "a number"
-            raise SettingsError(f"{name} is {str(value)[:64]!r}, but must be {whole} from {low} to {high}.", name)
+            raise SettingsError(f"{name} is {quoted(value)}, but must be {whole} from {low} to {high}.", name)
         run[name] = kind(value)
-    for name, default in (("sampler", "Euler"), ("scheduler", "Automatic")):
+    for name, wanted, default in (("sampler", str, "Euler"), ("scheduler", str, "Automatic"), ("settings", dict, {})):
         value = request.get(name, default)
-        if not isinstance(value, str):
-            raise SettingsError(f"{name} is {str(value)[:64]!r}, but must be a text.", name)
+        if not isinstance(value, wanted):
+            words = "a text" if wanted is str else "an object of settings and values"
+            raise SettingsError(f"{name} is {quoted(value)}, but must be {words}.", name)
         run[name] = value
     return run
+
+
+async def _request_of(request: Request) -> Any:
+    """The JSON of a request's body, read here so that whatever is wrong with it is one sentence.
+
+    Raises:
+        HTTPException: 413 for too long a body, 422 for one that is no JSON or names a field twice.
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > LONGEST_REQUEST:
+            raise HTTPException(413, f"The request is longer than {LONGEST_REQUEST} bytes.")
+    try:
+        return json.loads(body, object_pairs_hook=_without_repetition)
+    except SettingsError as error:
+        raise HTTPException(422, str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(422, "The request is no JSON, but must be an object of fields and values.") from error
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise SettingsError(f"{quoted(name)} stands twice in the request, but must have one value.", name)
+        made[name] = value
+    return made
 
 
 def add_routes(app: FastAPI, extension: Extension, credentials: str | None) -> None:
@@ -176,7 +209,7 @@ def add_routes(app: FastAPI, extension: Extension, credentials: str | None) -> N
         if credentials and not _authorised(request.headers.get("authorization", ""), credentials):
             raise HTTPException(401, "Give the user name and password of --api-auth.")
 
-    def read_plan(request: dict[str, Any] = Body(...)) -> dict[str, Any]:  # noqa: B008 - fastapi's way
+    def read_plan(request: Any = Depends(_request_of)) -> dict[str, Any]:  # noqa: B008 - fastapi's way
         try:
             return plan(extension, request)
         except UnavailableError as error:
@@ -194,7 +227,8 @@ def add_routes(app: FastAPI, extension: Extension, credentials: str | None) -> N
     guard = [Depends(allowed)]
     app.router.routes[:] = [route for route in app.router.routes if not getattr(route, "path", "").startswith(ROOT)]
     app.add_api_route(f"{ROOT}/schema", schema, methods=["GET"], dependencies=guard)
-    app.add_api_route(f"{ROOT}/plan", read_plan, methods=["POST"], dependencies=guard)
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+    app.add_api_route(f"{ROOT}/plan", read_plan, methods=["POST"], dependencies=guard, openapi_extra=body)
     app.add_api_route(f"{ROOT}/last-run", read_last_run, methods=["GET"], dependencies=guard)
 
 

@@ -30,8 +30,13 @@ def quote(text: Any) -> Any:
 
 
 def unquote(text: str) -> str:
-    """Take them off."""
-    return str(json.loads(text)) if text[:1] == text[-1:] == '"' and len(text) > 1 else text
+    """Take them off; what is quoted by nobody's rules stays as it is, as on the hosts."""
+    if len(text) < 2 or not text[0] == text[-1] == '"':
+        return text
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
 
 
 def parse_generation_parameters(x: str, skip_fields: list[str] | None = None) -> dict[str, str]:
@@ -50,7 +55,10 @@ def parse_generation_parameters(x: str, skip_fields: list[str] | None = None) ->
 
 
 def values_for(fields: list[Any], params: dict[str, Any]) -> list[Any]:
-    """What pasting gives each control; None leaves it as it is. Strings are cast to the type of the control's value."""
+    """What pasting gives each control; None leaves it as it is. Strings are cast to the type of the control's value.
+
+    As on the hosts, what cannot be cast leaves the control as it is.
+    """
     return [_value(component, target, params) for component, target in fields]
 
 
@@ -61,4 +69,7 @@ def _value(component: Any, target: Any, params: dict[str, Any]) -> Any:
     kind = type(component.value)
     if kind is bool and value == "False":
         return False
-    return kind(value)
+    try:
+        return kind(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
