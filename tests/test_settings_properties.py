@@ -64,7 +64,7 @@ def check_taken(settings: StitchSettings, values: Mapping[Any, Any]) -> None:
 def test_any_dict_is_taken_as_it_is_or_refused(long_run: bool) -> None:
     seen = {True: 0, False: 0}
 
-    @tries(200, long_run)
+    @tries(100, long_run)
     @given(values=api_dicts())
     def run(values: dict[Any, Any]) -> None:
         try:
@@ -77,7 +77,7 @@ def test_any_dict_is_taken_as_it_is_or_refused(long_run: bool) -> None:
             check_taken(settings, values)
 
     run()
-    assert min(seen.values()) > 20, seen
+    assert min(seen.values()) > 10, seen
 
 
 def test_any_positional_values_are_taken_as_they_are_or_refused(long_run: bool) -> None:
@@ -89,7 +89,7 @@ def test_any_positional_values_are_taken_as_they_are_or_refused(long_run: bool) 
         wild = draw(st.integers(-1, count))
         return [draw(anything() if at == wild or at >= len(names) else valid(names[at])) for at in range(count)]
 
-    @tries(100, long_run)
+    @tries(50, long_run)
     @given(args=positions())
     def run(args: list[Any]) -> None:
         values = dict(zip(names, args, strict=False))
@@ -108,7 +108,7 @@ def test_any_positional_values_are_taken_as_they_are_or_refused(long_run: bool) 
 
 
 def test_what_is_no_mapping_is_refused(long_run: bool) -> None:
-    @tries(100, long_run)
+    @tries(50, long_run)
     @given(value=anything())
     def run(value: Any) -> None:
         assume(not isinstance(value, Mapping))
@@ -122,7 +122,7 @@ def test_what_is_no_mapping_is_refused(long_run: bool) -> None:
 def test_changes_are_taken_as_they_are_or_refused(long_run: bool) -> None:
     """As an X/Y/Z plot makes them, on top of any settings."""
 
-    @tries(80, long_run)
+    @tries(40, long_run)
     @given(before=stitch_settings(), changes=api_dicts())
     def run(before: StitchSettings, changes: dict[Any, Any]) -> None:
         try:
@@ -153,7 +153,7 @@ def test_schema_and_check_agree_on_every_value(long_run: bool) -> None:
             return False
         return "anyOf" not in rule or value < 1 or value == int(value)
 
-    @tries(300, long_run)
+    @tries(150, long_run)
     @given(name=st.sampled_from(list(specs())), value=scalars(), data=st.data())
     def run(name: str, value: Any, data: st.DataObject) -> None:
         value = data.draw(st.one_of(st.just(value), valid(name)))
@@ -178,7 +178,7 @@ def test_any_text_under_our_keys_is_understood_or_refused(long_run: bool) -> Non
         chosen = draw(st.lists(st.sampled_from(list(keys)), min_size=1, max_size=4, unique=True))
         return {key: draw(st.one_of(valid(keys[key]).map(str), texts(), scalars())) for key in chosen}
 
-    @tries(100, long_run)
+    @tries(50, long_run)
     @given(entries=entries())
     def run(entries: dict[str, Any]) -> None:
         pasted = {name: Paste(name)(entries) for name in specs()}
@@ -210,7 +210,7 @@ def test_any_pasted_text_is_read_without_an_error(host: ModuleType, long_run: bo
         at = draw(st.integers(0, len(line)))
         return draw(texts()) + "\n" + line[:at] + draw(texts()) + (line[at:] if kind == 1 else "")
 
-    @tries(100, long_run)
+    @tries(50, long_run)
     @given(text=pasted())
     def run(text: str) -> None:
         params = host.parse_generation_parameters(text)
@@ -224,7 +224,7 @@ def test_any_pasted_text_is_read_without_an_error(host: ModuleType, long_run: bo
 def test_what_we_wrote_comes_back_through_a_hosts_infotext(host: ModuleType, long_run: bool) -> None:
     """For every name that the hosts' own quoting carries; it loses spaces at an end, quotes around, and 12x34."""
 
-    @tries(80, long_run)
+    @tries(40, long_run)
     @given(settings=stitch_settings(), prompt=texts())
     def run(settings: StitchSettings, prompt: str) -> None:
         written = settings.to_infotext()

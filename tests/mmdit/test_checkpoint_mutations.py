@@ -102,7 +102,7 @@ def mutate(path: Path, valid: Valid, examples: int) -> int:
 
 
 def test_a_mutated_file_is_loaded_rightly_or_refused(tmp_path: Path, valid: Valid) -> None:
-    assert 10 < mutate(tmp_path / "m.safetensors", valid, 300) < 290
+    assert 3 < mutate(tmp_path / "m.safetensors", valid, 100) < 97
 
 
 @pytest.mark.long
