@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
+from lib_hybridstitch.demo.autoencoder import PAIR
+from lib_hybridstitch.mmdit.checkpoint import load
 from tests.browser import chromium
 from tests.browser.server import Server, serving
 from tests.browser.tab import Tab
@@ -19,6 +22,9 @@ from tests.standins import write_checkpoint
 LIKE = ("forge", "a1111")
 STRANGER = "stranger"
 """A checkpoint in the list that is no partner of the pair."""
+MARKUP = "<img src=markup-a onerror=window.markupRan=1>"
+MARKUP_STRANGER = '"><svg onload="window.markupRan=2"><img src=markup-b onerror=window.markupRan=2>'
+"""The same under names that are markup: a copy of the pair's small model, and one that is no partner."""
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +45,9 @@ def browser() -> Iterator[Any]:
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The page in both likenesses, with a checkpoint of another size in its list."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    write_checkpoint(folder / f"{STRANGER}.safetensors", random_network(SD3))
+    for name in (STRANGER, MARKUP_STRANGER):
+        write_checkpoint(folder / f"{name}.safetensors", random_network(SD3))
+    write_checkpoint(folder / f"{MARKUP}.safetensors", load(PAIR / "small.safetensors", dtype=torch.float32))
     with serving(request.param, "--ckpt-dir", str(folder)) as started:
         yield started
 
