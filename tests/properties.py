@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lib_hybridstitch.settings import StitchSettings, specs
 
-MANY = 200
+MANY = 50
 """How many times as many examples the long run tries."""
 
 

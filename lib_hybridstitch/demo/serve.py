@@ -126,7 +126,7 @@ def make_host(like: str, folder: Path, more: Path | None = None) -> standin.Host
     for name, stored in ((LARGE, "large"), (SMALL, "small")):
         network = load(PAIR / f"{stored}.safetensors", dtype=torch.float32)
         standin.write_checkpoint(models / f"{name}.safetensors", network)
-    for file in sorted(more.glob("*.safetensors")) if more else ():
+    for file in further_checkpoints(more) if more else ():
         shutil.copyfile(file, models / file.name)
     standin.enter(standin.finder(like), like, PairCodec(), models)
     host = standin.Host(like)
@@ -134,6 +134,11 @@ def make_host(like: str, folder: Path, more: Path | None = None) -> standin.Host
     host.choose(LARGE)
     host.scripts.script_files.append(SCRIPT)
     return host
+
+
+def further_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder by name; what only bears such a name (a folder, a pipe, a broken link) is none."""
+    return sorted(path for path in folder.glob("*.safetensors") if path.is_file())
 
 
 def _serve(door: socket.socket, host: standin.Host, pictures: Path, browser: bool) -> None:

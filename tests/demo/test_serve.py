@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lib_hybridstitch.demo.serve import further_checkpoints
 from run import COMMANDS, ROOT, child_environment
 from tests.pages import environment
 
@@ -120,3 +121,14 @@ def test_the_users_own_files_are_out_of_the_browsers_reach(tmp_path: Path) -> No
             assert refused.value.code in (403, 404)
     finally:
         stop(process)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links are made otherwise elsewhere")
+def test_what_only_bears_the_name_of_a_checkpoint_is_not_offered(tmp_path: Path) -> None:
+    """A pipe would be waited for, and a folder would end the start by a trace."""
+    (tmp_path / "real.safetensors").write_bytes(b"x")
+    (tmp_path / "linked.safetensors").symlink_to("real.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "gone.safetensors").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    assert [path.name for path in further_checkpoints(tmp_path)] == ["linked.safetensors", "real.safetensors"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 import torch
 
+from lib_hybridstitch.errors import SettingsError
 from lib_hybridstitch.hosts.base import Memory
 from lib_hybridstitch.settings import specs
 from lib_hybridstitch.stitch.stitcher import Stitcher
 from tests.hosts.conftest import Web
-from tests.networks import LARGE
+from tests.networks import LARGE, MEDIUM
 from tests.standins import Result, write_checkpoint
 
 
@@ -59,6 +61,33 @@ def test_a_damaged_file(web: Web) -> None:
     (folder / "broken.safetensors").write_bytes(b"no checkpoint at all")
     web.host.sd_models.list_models()
     assert "broken.safetensors" in reason(web, web.on({"small_checkpoint": "broken"}))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are made otherwise elsewhere")
+@pytest.mark.parametrize("become", ["nothing", "a folder", "a pipe"])
+def test_a_file_of_the_list_that_is_none_any_more(web: Web, become: str) -> None:
+    """Gone since the list was read: a sentence and no trace, and a pipe in its place is not waited for."""
+    folder = web.host.module("modules.sd_checkpoints").folder[0]
+    path = write_checkpoint(folder / "passing.safetensors", MEDIUM)
+    web.host.sd_models.list_models()
+    path.unlink()
+    {"nothing": lambda: None, "a folder": path.mkdir, "a pipe": lambda: os.mkfifo(path)}[become]()
+    said = reason(web, web.on({"small_checkpoint": "passing"}))
+    assert said == "passing: is in the WebUI's list of checkpoints but no file any more, refresh the list."
+
+
+def test_a_damaged_name_or_a_long_one_is_one_line(web: Web) -> None:
+    assert "must be a text of one line" in reason(web, web.on({"small_checkpoint": "a\nb"}))
+    assert len(reason(web, web.on({"small_checkpoint": "x" * 100_000}))) < 200
+
+
+def test_a_forecast_for_a_sampler_or_schedule_that_is_not_there(web: Web) -> None:
+    host = web.extension.host
+    assert len(host.schedule("Euler", "Simple", 4)) >= 4
+    with pytest.raises(SettingsError, match=r"^sampler is 'Eular', but must be one of .*Euler"):
+        host.schedule("Eular", "Simple", 4)
+    with pytest.raises(SettingsError, match=r"^scheduler is 'Simpel', but must be one of .*Simple"):
+        host.schedule("Euler", "Simpel", 4)
 
 
 def test_too_little_memory_is_noticed_before_anything_is_loaded(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

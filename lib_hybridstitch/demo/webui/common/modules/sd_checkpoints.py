@@ -71,7 +71,7 @@ def list_models() -> None:
     checkpoints_list.clear()
     checkpoint_aliases.clear()
     for path in sorted(folder[0].rglob("*")):
-        if path.suffix.lower() in ENDINGS:
+        if path.suffix.lower() in ENDINGS and path.is_file():
             CheckpointInfo(str(path)).register()
 
 
