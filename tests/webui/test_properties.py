@@ -92,18 +92,23 @@ def spelled(value: Any) -> bytes:
     return json.dumps(value, default=str, ensure_ascii=True).encode()
 
 
+def is_written(value: Any) -> bool:
+    """Whether Python writes it at all."""
+    return not isinstance(value, int) or abs(value) < 10**4000
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> dict[str, Any]:
     """What might be sent: the fields of a run, good and absurd."""
+    wild = draw(st.sampled_from([*api.RUN_LIMITS, "name", *["nothing"] * 7]))
     made: dict[str, Any] = {}
     for name, (kind, _, low, high) in api.RUN_LIMITS.items():
-        good = st.integers(int(low), int(high)) if kind is int else st.floats(low, high)
-        choice = draw(st.integers(0, 5))
-        if choice < 4:
-            made[name] = draw(good if choice else st.sampled_from([low, high, low - 1, high + 1, -low, high * 2**40]))
-        elif choice == 4 and draw(st.booleans()):
-            made[name] = draw(scalars().filter(lambda value: not isinstance(value, int) or abs(value) < 10**4000))
-    if draw(st.integers(0, 5)) == 0:
+        if name == wild:
+            beyond = st.sampled_from([low - 1, high + 1, -low, high * 2**40])
+            made[name] = draw(st.one_of(beyond, scalars().filter(is_written)))
+        elif draw(st.booleans()):
+            made[name] = draw(st.integers(int(low), int(high)) if kind is int else st.floats(low, high))
+    if wild == "name":
         made[draw(st.sampled_from(["sampler", "scheduler", "seed", "Steps", "prompt"]))] = draw(texts())
     settings = {name: draw(valid(name)) for name in draw(st.lists(st.sampled_from(list(specs())), max_size=4))}
     if draw(st.booleans()):
@@ -142,7 +147,7 @@ def test_any_request_gets_a_forecast_or_one_sentence(web: TestClient, long_run: 
                 assert {name: kept[name] for name in wanted} == wanted
 
     run()
-    assert min(seen.values()) > 5, seen
+    assert min(seen.values()) > 2, seen
 
 
 def test_any_bytes_get_one_sentence(web: TestClient, long_run: bool) -> None:
@@ -264,7 +269,7 @@ def test_any_value_of_an_axis_is_taken_or_stops_the_plot_by_a_sentence(extension
             assert all(getattr(made, name) == value for name, value in expected.items() if name != "preset")
 
     run()
-    assert min(seen.values()) > 5, seen
+    assert min(seen.values()) > 2, seen
 
 
 # --- a generation's arguments
@@ -312,7 +317,7 @@ def test_any_arguments_of_a_generation_are_taken_or_refused_in_its_infotext(
             assert p.extra_generation_params == {} and p.comments == []
 
     run()
-    assert min(seen.values()) > 5, seen
+    assert min(seen.values()) > 2, seen
 
 
 def test_every_preset_is_taken_through_every_door(web: TestClient) -> None:
