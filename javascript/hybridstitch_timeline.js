@@ -60,6 +60,7 @@
             chart.classList.toggle("hybridstitch-dense", steps.length > 60);
             chart.replaceChildren(...steps.map((step, at) => {
                 const time = element("span", {className: "hybridstitch-ms"});
+                time.classList.toggle("hybridstitch-full", step.stage === "hybrid" && share(step) >= 1);
                 time.style.setProperty("--hybridstitch-ms", step.ms / most);
                 const load = element("span", {className: "hybridstitch-share"});
                 load.style.setProperty("--hybridstitch-share", share(step));

@@ -96,7 +96,7 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
         settings = aimed.settings
         made = make_plan(settings, sigmas)
     told = forecast(made, sampled, costs_of(made))
-    reason = _about_small(settings, made.needs_small) or ("target" if missed else told.reason)
+    reason = _reason(settings, made.needs_small, "target" if missed else told.reason)
     return {
         "summary": told.summary,
         "advice": SMALL_ADVICE.get(reason, missed or told.advice),
@@ -109,11 +109,20 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _about_small(settings: StitchSettings, needed: bool) -> str:
-    """What to know about the small checkpoint, a word of `SMALL_ADVICE`, if anything."""
+def _reason(settings: StitchSettings, needed: bool, found: str) -> str:
+    """The one thing to know about a plan, a word of `SMALL_ADVICE` or `ADVICE`, if anything.
+
+    A wish that is missed matters more than a small checkpoint that stands by, a missing one more than either.
+
+    Args:
+        settings: of the run.
+        needed: whether its plan uses the small model.
+        found: what the forecast says by itself, or "".
+    """
     if needed and not settings.small_checkpoint:
         return "choose_small"
-    return "no_small" if settings.small_checkpoint and not needed else ""
+    idle = settings.small_checkpoint and not needed
+    return "no_small" if idle and found != "target" else found
 
 
 def _sampled(sigmas: Sequence[float], strength: float) -> Sequence[float]:

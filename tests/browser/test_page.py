@@ -64,6 +64,9 @@ def test_the_timeline_has_a_bar_per_step_and_the_mask_follows_the_slider(tab: Ta
         slider.press("ArrowRight")
     assert found["large", "100"] == 0 and found["small", "0"] == 1
     assert found["hybrid", "25"] == pytest.approx(0.75, abs=0.02)
+    full = tab.panel("run", ".hybridstitch-ms.hybridstitch-full")  # solid, as in the bar above
+    assert full.count() == tab.panel("plan", ".hybridstitch-segment.hybridstitch-full").count() > 0
+    assert full.first.evaluate("(bar) => getComputedStyle(bar).backgroundImage") == "none"
     pictured = tab.fetch(str(tab.panel("run", ".hybridstitch-figure img").first.get_attribute("src")))
     assert same(pictured, tab.picture())
 

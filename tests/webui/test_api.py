@@ -111,8 +111,9 @@ def test_plan_resolves_a_target_speedup(extension: Extension) -> None:
     assert told["speedup"] == pytest.approx(28 / full, rel=0.01)
 
 
-def test_plan_says_when_a_target_is_out_of_reach(extension: Extension) -> None:
-    request = {"settings": {"preset": "Balanced", "target_speedup": 4}, "steps": 8}
+@pytest.mark.parametrize("small", ["", "small"], ids=["no small checkpoint", "one that stands by"])
+def test_plan_says_when_a_target_is_out_of_reach(extension: Extension, small: str) -> None:
+    request = {"settings": {"preset": "Balanced", "target_speedup": 4, "small_checkpoint": small}, "steps": 8}
     told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
     assert told["reason"] == "target"
     assert told["advice"] == "4x is out of reach: this is the fastest plan of its kind; lower target_speedup."
