@@ -25,7 +25,6 @@ from lib_hybridstitch.demo.generate import Pair, Request, guided, load_pair, sch
 from lib_hybridstitch.demo.measure import machine
 from lib_hybridstitch.demo.scenes import caption, combination
 from lib_hybridstitch.mmdit.model import MMDiT
-from lib_hybridstitch.mmdit.tokens import TokenGrid
 from lib_hybridstitch.stitch.evaluation import Side
 from lib_hybridstitch.stitch.profile import log_snr
 
@@ -54,7 +53,7 @@ class Trajectory:
 def of_network(network: MMDiT, request: Request) -> Velocity:
     """Latent and σ → velocity with guidance, by one network alone."""
     side = Side(network)
-    return guided(lambda call: side.full(call, TokenGrid.of(call.x, network.config.patch_size), True), request)
+    return guided(lambda call: side.full(call, network.config.patch_size, True), request)
 
 
 def follow(velocity: Velocity, noise: Tensor, sigmas: tuple[float, ...]) -> Trajectory:

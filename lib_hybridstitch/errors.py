@@ -60,3 +60,8 @@ class SettingsError(HybridStitchError):
 
 class StitchError(HybridStitchError):
     """A run cannot be stitched any further; the caller lets the large model finish it."""
+
+
+def in_words(error: Exception) -> str:
+    """What the user is told of an error: the sentence of one of ours, else its kind and what it says."""
+    return str(error) if isinstance(error, HybridStitchError) else f"{type(error).__name__}: {error}"

@@ -26,6 +26,7 @@ from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.settings import StitchSettings
 from lib_hybridstitch.stitch.evaluation import Evaluation, Side
+from lib_hybridstitch.stitch.stitcher import Stitcher
 
 CURRENT = "current"
 
@@ -196,7 +197,7 @@ class A1111Host(common.SharedHost):
         large: LargeModel,
         small: SmallModel | None,
         reserve: int,
-        velocity: Callable[[Evaluation], Tensor],
+        engine: Stitcher,
     ) -> Callable[[], None]:
         """Patch the diffusion model's `forward` on the instance; undoing removes it, and this run's hold on it."""
         network = _network(p.sd_model)
@@ -207,11 +208,16 @@ class A1111Host(common.SharedHost):
             if isinstance(large, HostLarge):
                 large.forward = original
 
-            def forward(x: Tensor, t: Tensor, y: Tensor, context: Tensor) -> Tensor:
-                call = Evaluation(x.float(), t.float() / 1000, context, y, cursor.take(x.shape[0]))
-                if isinstance(large, HostLarge):
-                    large.current = (call, x, t)
-                return velocity(call)
+            def forward(x: Tensor, t: Tensor, y: Tensor, context: Tensor) -> Any:
+                call = None
+                with engine.guarded():
+                    call = Evaluation(x.float(), t.float() / 1000, context, y, cursor.take(x.shape[0]))
+                if not isinstance(large, HostLarge):
+                    return engine.velocity(call or _unlabelled(x, t, y, context))
+                if call is None:
+                    return original(x, t, y=y, context=context)
+                large.current = (call, x, t)
+                return engine.velocity(call)
 
             return forward
 
@@ -241,6 +247,11 @@ class A1111Host(common.SharedHost):
         network = _network(p.sd_model)
         module = common.foreign_forward(network, network.forward)
         return (*super()._notes(p), *([common.foreign_note(module)] if module else []))
+
+
+def _unlabelled(x: Tensor, t: Tensor, y: Tensor, context: Tensor) -> Evaluation:
+    """A call whose rows could not be told apart, which the large model computes alone."""
+    return Evaluation(x.float(), t.float() / 1000, context, y, tuple((row, "unknown") for row in range(x.shape[0])))
 
 
 def _network(model: Any) -> Any:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from lib_hybridstitch.hosts.budget import Budget
     from lib_hybridstitch.mmdit.config import MMDiTConfig
     from lib_hybridstitch.settings import StitchSettings
-    from lib_hybridstitch.stitch.evaluation import Evaluation, Side
+    from lib_hybridstitch.stitch.evaluation import Side
+    from lib_hybridstitch.stitch.stitcher import Stitcher
 
 
 @dataclass(frozen=True)
@@ -221,13 +222,13 @@ class Host(Protocol):
         large: LargeModel,
         small: SmallModel | None,
         reserve: int,
-        velocity: Callable[[Evaluation], Tensor],
+        engine: Stitcher,
     ) -> Callable[[], None]:
-        """Route the model's evaluations of this pass through `velocity`; returns what undoes it.
+        """Route the model's evaluations of this pass through the engine; returns what undoes it.
 
         Args:
             reserve: bytes that caches will take, for the host's memory manager.
-            velocity: the engine, one evaluation → velocity (rows, channels, H, W).
+            engine: of this pass.
         """
         ...
 

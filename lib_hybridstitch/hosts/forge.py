@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.errors import CheckpointError, StitchError
+from lib_hybridstitch.errors import CheckpointError, StitchError, in_words
 from lib_hybridstitch.hosts import forge_loader
 from lib_hybridstitch.hosts import shared as common
 from lib_hybridstitch.hosts.base import CheckpointFile, LargeModel, Memory, Sampling, SmallModel
@@ -23,6 +23,7 @@ from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.settings import StitchSettings
 from lib_hybridstitch.stitch.evaluation import Evaluation, Side
+from lib_hybridstitch.stitch.stitcher import Stitcher
 
 WRAPPER = "model_function_wrapper"
 OURS = "hybridstitch_previous"
@@ -70,6 +71,8 @@ class ForgeLarge:
         self.translator = Translator()
         self.current: tuple[Evaluation, Callable[[Tensor, Tensor, Mapping[str, Any]], Tensor], Mapping[str, Any]] | None
         self.current = None
+        self.answer: Tensor | None = None
+        """x0 of the last call, where the host's own model has computed it"""
 
     def full(self, call: Evaluation) -> Tensor:
         """Velocity (rows, channels, H, W) by the host's own model, and by whatever wraps it."""
@@ -79,11 +82,14 @@ class ForgeLarge:
             conditions = {**conditions, "c_crossattn": call.context, "y": call.pooled}
             if call.control is not None:
                 conditions["control"] = call.control
-        return self.translator.velocity(call, model(call.x, call.sigma, conditions))
+        denoised = model(call.x, call.sigma, conditions)
+        if call.x is whole.x:
+            self.answer = denoised
+        return self.translator.velocity(call, denoised)
 
     def rest(self) -> None:
         """Let go of the last call's tensors."""
-        self.current = None
+        self.current = self.answer = None
 
 
 class ForgeSmall:
@@ -228,7 +234,7 @@ class ForgeHost(common.SharedHost):
         large: LargeModel,
         small: SmallModel | None,
         reserve: int,
-        velocity: Callable[[Evaluation], Tensor],
+        engine: Stitcher,
     ) -> Callable[[], None]:
         """Give the host a clone of its patcher whose wrapper asks the engine.
 
@@ -236,7 +242,8 @@ class ForgeHost(common.SharedHost):
         the host keeps the last clone.
         """
         assert isinstance(large, ForgeLarge), "made by this adapter"
-        before = p.sd_model.forge_objects.unet
+        objects = p.sd_model.forge_objects
+        before = objects.unet
         unet = before.clone()
         if isinstance(small, ForgeSmall):
             small.answer_through(large.translator)
@@ -247,19 +254,21 @@ class ForgeHost(common.SharedHost):
         labels = ChunkLabels(max((len(image) for image in prompts.batch), default=1))
         previous = unet.model_options.get(WRAPPER)
         live: list[Callable[[ApplyModel, Mapping[str, Any]], Tensor]] = []
-        live.append(lambda apply, arguments: _stitched(large, labels, velocity, previous, apply, arguments))
+        live.append(lambda apply, arguments: _stitched(large, labels, engine, previous, apply, arguments))
 
         def wrapper(apply_model: ApplyModel, arguments: Mapping[str, Any]) -> Tensor:
-            return live[0](apply_model, arguments) if live else _host_pass(previous, apply_model, arguments)
+            for stitched in tuple(live):  # another thread may undo it between two looks
+                return stitched(apply_model, arguments)
+            return _host_pass(previous, apply_model, arguments)
 
         setattr(wrapper, OURS, previous)
         unet.set_model_unet_function_wrapper(wrapper)
-        p.sd_model.forge_objects.unet = unet
+        objects.unet = unet
 
         def undo() -> None:
             live.clear()
-            if p.sd_model.forge_objects.unet is unet:
-                p.sd_model.forge_objects.unet = before
+            if objects.unet is unet:
+                objects.unet = before
 
         return undo
 
@@ -300,24 +309,40 @@ class ForgeHost(common.SharedHost):
 def _stitched(
     large: ForgeLarge,
     labels: ChunkLabels,
-    velocity: Callable[[Evaluation], Tensor],
+    engine: Stitcher,
     previous: Callable[..., Tensor] | None,
     apply_model: ApplyModel,
     arguments: Mapping[str, Any],
 ) -> Tensor:
     """One call of the host's model through the engine; takes and returns what the host's wrapper slot does."""
-    conditions: Mapping[str, Any] = arguments["c"]
-    x, sigma = arguments["input"], arguments["timestep"]
-    context, pooled = conditions["c_crossattn"], conditions["y"]
-    skipped = tuple((conditions.get("transformer_options") or {}).get("skip_layers") or ())
-    rows = labels.of(arguments["cond_or_uncond"], context, pooled, skipped)
-    call = Evaluation(x, sigma, context, pooled, rows, skipped, conditions.get("control"))
 
     def model(x: Tensor, sigma: Tensor, conditions: Mapping[str, Any]) -> Tensor:
         return _host_pass(previous, apply_model, {**arguments, "input": x, "timestep": sigma, "c": conditions})
 
-    large.current = (call, model, conditions)
-    return large.translator.denoised(call, velocity(call))
+    call = large.answer = None
+    with engine.guarded():
+        call = _evaluation(labels, arguments)
+        large.current = (call, model, arguments["c"])
+    if call is None:
+        return _host_pass(previous, apply_model, arguments)
+    try:
+        return large.translator.denoised(call, engine.velocity(call))
+    except Exception as error:
+        if large.answer is None:
+            raise  # the host's own
+        engine.give_up(in_words(error))
+        return large.answer
+
+
+def _evaluation(labels: ChunkLabels, arguments: Mapping[str, Any]) -> Evaluation:
+    """A call of the host's model as the engine takes it."""
+    conditions: Mapping[str, Any] = arguments["c"]
+    context, pooled = conditions["c_crossattn"], conditions["y"]
+    skipped = tuple((conditions.get("transformer_options") or {}).get("skip_layers") or ())
+    rows = labels.of(arguments["cond_or_uncond"], context, pooled, skipped)
+    return Evaluation(
+        arguments["input"], arguments["timestep"], context, pooled, rows, skipped, conditions.get("control")
+    )
 
 
 def _host_pass(previous: Callable[..., Tensor] | None, apply_model: ApplyModel, arguments: Mapping[str, Any]) -> Tensor:

@@ -7,14 +7,14 @@ interrupts and exceptions alike, and before other extensions work on the finishe
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from lib_hybridstitch.errors import HybridStitchError, PairError, StitchError, one_line
+from lib_hybridstitch.errors import HybridStitchError, PairError, StitchError, in_words, one_line
 from lib_hybridstitch.hosts import budget, summary
 from lib_hybridstitch.hosts.base import Host, LargeModel, Sampling, SmallModel
 from lib_hybridstitch.hosts.patch import patch_instance
@@ -22,7 +22,6 @@ from lib_hybridstitch.hosts.shelf import Shelf
 from lib_hybridstitch.log import get_logger
 from lib_hybridstitch.settings import StitchSettings, specs
 from lib_hybridstitch.stitch.cost import ADVICE, Costs, forecast
-from lib_hybridstitch.stitch.evaluation import Evaluation
 from lib_hybridstitch.stitch.pace import Paces, RunKind
 from lib_hybridstitch.stitch.plan import Plan, make_plan
 from lib_hybridstitch.stitch.stitcher import Stitcher
@@ -91,6 +90,7 @@ class Generation:
     aimed: Aim | None = None
     _open: Pass | None = None
     _unwrap: Undo | None = None
+    _sampling: bool = False
     _logged: set[str] = field(default_factory=set)
 
     # --- the hooks, in the order in which they come ------------------------------------------------------------------
@@ -106,9 +106,11 @@ class Generation:
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             def sample(*args: Any, **kwargs: Any) -> Any:
+                self._sampling = True
                 try:
                     return original(*args, **kwargs)
                 finally:
+                    self._sampling = False
                     self.end_batch(p)
 
             return sample
@@ -117,39 +119,84 @@ class Generation:
 
     def open_pass(self, p: Any, x: Tensor, conditioning: Any) -> None:
         """Place the engine on the model for the pass that begins; whatever goes wrong leaves the large model alone."""
-        self._close_pass()
-        if self.settings is None or not self._wanted(bool(getattr(p, "is_hr_pass", False))):
-            return
-        try:
-            self._open = self._place(p, x, conditioning)
-        except Exception as error:  # noqa: BLE001 - the picture comes first, whatever went wrong on our side
-            known = isinstance(error, HybridStitchError)
-            if not known:
-                get_logger("hosts").exception("HybridStitch could not begin")
-            self.stop(p, str(error) if known else f"{type(error).__name__}: {error}")
+        with self.guarded(p):
+            self._close_pass(p)
+            if self.settings is None or not self._wanted(bool(getattr(p, "is_hr_pass", False))):
+                return
+            if self._sampling:
+                self._open = self._place(p, x, conditioning)
+            elif not self.stopped:
+                self.stop(p, "another extension has replaced the sampling, whose end could not be noticed")
+                self.report(p)
 
     def end_batch(self, p: Any) -> None:
-        """Sampling is over, however it ended: take everything off the host and write down what happened."""
+        """Sampling is over, however it ended: take everything off the host and write down what happened.
+
+        Nothing that goes wrong in here reaches the host, whose picture is finished.
+        """
         unwrap, self._unwrap = self._unwrap, None
-        if unwrap is not None:
-            unwrap()
         opened = self._open
-        self._close_pass()
-        if unwrap is None:
+        with ExitStack() as steps:
+            if unwrap is not None:
+                steps.callback(self._tell_what_happened, p, opened)
+                steps.callback(self._guardedly, p, unwrap)
+            steps.callback(self._guardedly, p, lambda: self._close_pass(p))
+
+    def break_off(self, p: Any, error: Exception) -> None:
+        """Something of ours broke in a hook: the large model goes on alone, and the user is told."""
+        reason = in_words(error)
+        self.stop(p, reason, trace=None if isinstance(error, HybridStitchError) else error)
+        if self._open is not None:
+            self._open.stitcher.give_up(reason)
+
+    def interrupt(self, reason: str) -> bool:
+        """Let the large model finish what is being sampled; may come from another thread. Whether there is anything."""
+        if (opened := self._open) is not None:
+            opened.stitcher.ask_to_stop(reason)
+        return self._sampling
+
+    @contextmanager
+    def guarded(self, p: Any) -> Iterator[None]:
+        """Around work of ours: the picture comes first, whatever goes wrong in it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - see above
+            try:
+                self.break_off(p, error)
+            except Exception:  # noqa: BLE001 - telling the user is the last that can be done, and the log knows already
+                get_logger("hosts").exception("HybridStitch could not tell that it stopped")
+
+    def _guardedly(self, p: Any, step: Callable[[], None]) -> None:
+        with self.guarded(p):
+            step()
+
+    def _tell_what_happened(self, p: Any, opened: Pass | None) -> None:
+        with self.guarded(p):
+            self._look_back(p, opened)
+            self.report(p)
             return
+        self.passes.clear()  # where that fails, at least that it failed
+        with self.guarded(p):
+            self.report(p)
+
+    def _look_back(self, p: Any, opened: Pass | None) -> None:
         if opened is not None and not opened.stitcher.report.records and not self.host.was_stopped():
             self.stop(p, "the model was never called through HybridStitch, because another extension took its place")
         for done in self.passes:
             if done.report.failure:
                 self.stop(p, done.report.failure, logged=True)
+
+    def report(self, p: Any) -> None:
+        """Write down what happened, where infotext and the last run's figures have it."""
         summary.write(p.extra_generation_params, self)
         self.on_end(self)
 
-    def stop(self, p: Any, reason: str, logged: bool = False) -> None:
+    def stop(self, p: Any, reason: str, logged: bool = False, trace: Exception | None = None) -> None:
         """Note why stitching ended or never began; the large model goes on without us.
 
         Args:
             logged: whether the log knows of it already; it is told once in a generation.
+            trace: an error that the log shall show with the lines it came from.
         """
         reason = one_line(reason)  # what other programs raise may have many
         if reason == self.stopped:
@@ -157,7 +204,9 @@ class Generation:
         self.stopped = reason
         if not logged and reason not in self._logged:
             self._logged.add(reason)
-            get_logger("hosts").warning("HybridStitch did not stitch, the large model makes the picture: %s", reason)
+            get_logger("hosts").warning(
+                "HybridStitch did not stitch, the large model makes the picture: %s", reason, exc_info=trace
+            )
         self.tell(p, f"HybridStitch stopped, the large model made the picture: {reason}")
 
     def tell(self, p: Any, sentence: str) -> None:
@@ -181,13 +230,23 @@ class Generation:
         with ExitStack() as undone:  # unless all goes well
             undone.callback(self.shelf.put_back)
             undone.callback(large.rest)
-            placed = self._place_beside(p, x, self.settings, sampling, large)
+            placed = self._place_beside(p, x, self.settings, sampling, large, undone)
             undone.pop_all()
         return placed
 
-    def _place_beside(self, p: Any, x: Tensor, settings: StitchSettings, sampling: Sampling, large: LargeModel) -> Pass:
+    def _place_beside(
+        self,
+        p: Any,
+        x: Tensor,
+        settings: StitchSettings,
+        sampling: Sampling,
+        large: LargeModel,
+        undone: ExitStack,
+    ) -> Pass:
         plan = make_plan(settings, sampling.sigmas)
         small = self._small(p, settings, large, sampling) if plan.needs_small else None
+        if small is not None:
+            undone.callback(small.rest)
         kind = _kind(settings, sampling, large, small)
         if settings.target_speedup:
             settings = self._aim(p, settings, sampling, kind)
@@ -206,8 +265,10 @@ class Generation:
             fp8_cache=settings.kv_cache == "fp8",
             use_cache=settings.kv_cache != "off",
             keep_masks=settings.show_mask,
+            region=sampling.region,
         )
-        undo = self.host.install(p, large, small, reserve, _with_region(stitcher, sampling))
+        undo = self.host.install(p, large, small, reserve, stitcher)
+        undone.callback(undo)
         return Pass(sampling, plan, stitcher, undo, large, small, foreseen, kind)
 
     def _small(self, p: Any, settings: StitchSettings, large: LargeModel, sampling: Sampling) -> SmallModel:
@@ -264,32 +325,32 @@ class Generation:
     def _costs(self, kind: RunKind, plan: Plan, sampling: Sampling) -> Costs:
         return self.paces.costs(kind, kind.counted(plan, sampling.context))
 
-    def _close_pass(self) -> None:
+    def _close_pass(self, p: Any) -> None:
         opened, self._open = self._open, None
         if opened is None:
             return
-        with ExitStack() as steps:  # each of them, whatever becomes of the others; the last one first
-            steps.callback(self.shelf.put_back)
-            if opened.small is not None:
-                steps.callback(opened.small.rest)
-            steps.callback(opened.large.rest)
-            steps.callback(opened.stitcher.finish)
-            steps.callback(opened.undo)
+        steps = [opened.undo, self.host.heal, opened.stitcher.finish, opened.large.rest, self.shelf.put_back]
+        if opened.small is not None:
+            steps.insert(-1, opened.small.rest)
+        with ExitStack() as each:  # each of them, whatever becomes of the others
+            for step in reversed(steps):
+                each.callback(self._guardedly, p, step)
         report = opened.stitcher.report
-        if report.records and not report.failure:
-            self.paces.learn(opened.kind, report.evaluations())
-        if report.records:
-            self.passes.append(
-                summary.Done(
-                    opened.sampling,
-                    opened.plan.method,
-                    report,
-                    patch=opened.stitcher.patch,
-                    used_small=opened.small is not None,
-                    foreseen=opened.foreseen,
-                    hosts_own=opened.large.hosts_own,
-                )
+        if not report.records:
+            return
+        self.passes.append(
+            summary.Done(
+                opened.sampling,
+                opened.plan.method,
+                report,
+                patch=opened.stitcher.patch,
+                used_small=opened.small is not None,
+                foreseen=opened.foreseen,
+                hosts_own=opened.large.hosts_own,
             )
+        )
+        if not report.failure:
+            self.paces.learn(opened.kind, report.evaluations())
 
 
 def _kind(settings: StitchSettings, sampling: Sampling, large: LargeModel, small: SmallModel | None) -> RunKind:
@@ -298,15 +359,3 @@ def _kind(settings: StitchSettings, sampling: Sampling, large: LargeModel, small
     tokens, rows = (height // patch) * (width // patch), images * sampling.streams
     small_config = small.config if small else None
     return RunKind(large.config, small_config, tokens, rows, settings.kv_cache, settings.small_device)
-
-
-def _with_region(stitcher: Stitcher, sampling: Sampling) -> Callable[[Evaluation], Tensor]:
-    """The engine, told in every evaluation which tokens the user wants painted."""
-    if sampling.region is None:
-        return stitcher.velocity
-    region = sampling.region
-
-    def velocity(call: Evaluation) -> Tensor:
-        return stitcher.velocity(call.within(region.to(call.x.device)))
-
-    return velocity

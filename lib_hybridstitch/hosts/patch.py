@@ -27,7 +27,9 @@ def patch_instance(owner: object, name: str, make: Callable[[Function], Function
 
     @functools.wraps(original)
     def replacement(*args: Any, **kwargs: Any) -> Any:
-        return (active[0] if active else original)(*args, **kwargs)
+        for function in tuple(active):  # another thread may undo it between two looks
+            return function(*args, **kwargs)
+        return original(*args, **kwargs)
 
     setattr(replacement, ORIGINAL, original)
     setattr(replacement, WAS_OWN, name in vars(owner))

@@ -63,7 +63,6 @@ class Shelf(Generic[Model]):
             return had
 
     def _drop(self) -> None:
-        self._release_wanted = False
-        if self._model is not None:
-            self._model.release()
-        self._model, self._key = None, None
+        model, self._model, self._key, self._release_wanted = self._model, None, None, False
+        if model is not None:
+            model.release()

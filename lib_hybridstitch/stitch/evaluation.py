@@ -30,7 +30,6 @@ class Evaluation:
         rows: what each row is.
         skip_layers: joint blocks which the large model leaves out.
         control: residuals (rows, N, hidden) for the large model.
-        region: (N,) bool, tokens inside the user's inpaint region; None for the whole picture.
     """
 
     x: Tensor
@@ -40,11 +39,6 @@ class Evaluation:
     rows: tuple[Row, ...]
     skip_layers: Collection[int] = ()
     control: Sequence[Tensor] | None = None
-    region: Tensor | None = None
-
-    def within(self, region: Tensor) -> Evaluation:
-        """The evaluation, with only the tokens of `region` (N,) bool wanted by the user."""
-        return replace(self, region=region)
 
     def part(self, chosen: Sequence[int]) -> Evaluation:
         """The evaluation of some of its rows."""
@@ -103,8 +97,13 @@ class Side:
         )
         return result.to(device=call.x.device, dtype=call.x.dtype)
 
-    def full(self, call: Evaluation, grid: TokenGrid, large: bool) -> Tensor:
-        """Velocity of the whole latent (rows, channels, H, W), by the host's own pass where there is one."""
+    def full(self, call: Evaluation, patch: int, large: bool) -> Tensor:
+        """Velocity of the whole latent (rows, channels, H, W), by the host's own pass where there is one.
+
+        Args:
+            patch: edge of a token in latent pixels.
+            large: whether this is the large model, on which residuals and skipped layers act.
+        """
         if self.forward is not None:
             return self.forward(call)
-        return grid.to_latent(self.patches(call, None, None, large))
+        return TokenGrid.of(call.x, patch).to_latent(self.patches(call, None, None, large))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,31 +46,37 @@ class RunKind:
 
 
 class Paces:
-    """Milliseconds per step, by kind of run and by what a step computes; the oldest kinds are forgotten."""
+    """Milliseconds per step, by kind of run and by what a step computes; the oldest kinds are forgotten.
+
+    Forecasts ask from any thread while a generation is measured.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[RunKind, dict[Shares, deque[float]]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def learn(self, kind: RunKind, steps: Sequence[Record]) -> None:
         """Remember the evaluations of a pass: the median of each sort, so that a first slow step counts for little."""
         times: dict[Shares, list[float]] = defaultdict(list)
         for step in steps:
             times[_rounded(step.tokens_large / step.tokens, step.tokens_small / step.tokens)].append(step.ms)
-        known = self._known.setdefault(kind, {})
-        self._known.move_to_end(kind)
-        while len(self._known) > KEPT_KINDS:
-            self._known.popitem(last=False)
-        for shares, found in times.items():
-            known.setdefault(shares, deque(maxlen=KEPT_PASSES)).append(median(found))
+        with self._lock:
+            known = self._known.setdefault(kind, {})
+            self._known.move_to_end(kind)
+            while len(self._known) > KEPT_KINDS:
+                self._known.popitem(last=False)
+            for shares, found in times.items():
+                known.setdefault(shares, deque(maxlen=KEPT_PASSES)).append(median(found))
 
     def clear(self) -> None:
         """Forget everything, since other weights compute now."""
-        self._known.clear()
+        with self._lock:
+            self._known.clear()
 
     def costs(self, kind: RunKind, counted: StepCosts) -> Costs:
         """Costs of a run of this kind: measured where its large step is known, else counted."""
-        known = self._known.get(kind, {})
-        times = {shares: median(found) for shares, found in known.items()}
+        with self._lock:
+            times = {shares: median(found) for shares, found in self._known.get(kind, {}).items()}
         return MeasuredCosts(times, counted, kind.tokens) if times.get((1.0, 0.0)) else counted
 
 

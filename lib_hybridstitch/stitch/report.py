@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -54,20 +53,28 @@ class Report:
     failure: str = ""
     _events: list[tuple[Record, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
 
-    @contextmanager
-    def timed(self, record: Record, device: torch.device) -> Iterator[Record]:
-        """Time a call without waiting for a GPU; the milliseconds of GPU calls are filled in by `settle`."""
-        self.records.append(record)
+    def begin(self, record: Record, device: torch.device) -> Callable[[], None]:
+        """Time a call without waiting for a GPU; what is returned ends it and notes the record.
+
+        The milliseconds of GPU calls are filled in by `settle`.
+        """
         if device.type == "cuda":
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
-            yield record
-            end.record()
-            self._events.append((record, start, end))
-            return
+
+            def end_on_gpu() -> None:
+                end.record()
+                self._events.append((record, start, end))
+                self.records.append(record)
+
+            return end_on_gpu
         started = time.perf_counter()
-        yield record
-        record.ms = 1000 * (time.perf_counter() - started)
+
+        def end_on_cpu() -> None:
+            record.ms = 1000 * (time.perf_counter() - started)
+            self.records.append(record)
+
+        return end_on_cpu
 
     def settle(self) -> None:
         """Wait for the GPU and fill in the milliseconds."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.errors import StitchError
+from lib_hybridstitch.errors import StitchError, in_words
 from lib_hybridstitch.log import get_logger
 from lib_hybridstitch.mmdit.kv_cache import KVCache
 from lib_hybridstitch.mmdit.tokens import TokenGrid, complement, gather, scatter_, shared
@@ -30,6 +32,7 @@ class Stitcher:
         fp8_cache: keep keys and values in 8-bit floats.
         use_cache: whether masked tokens see the keys and values of the others at all.
         keep_masks: record the masks in the report.
+        region: (N,) bool, tokens inside the user's inpaint region; None for the whole picture.
     """
 
     large: Side
@@ -39,8 +42,10 @@ class Stitcher:
     fp8_cache: bool = False
     use_cache: bool = True
     keep_masks: bool = True
+    region: Tensor | None = None
     report: Report = field(default_factory=Report)
     state: RunState = field(init=False)
+    _asked: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         if self.plan.needs_small and self.small is None:
@@ -51,47 +56,76 @@ class Stitcher:
         """Compute the velocity (rows, channels, H, W) of one call.
 
         Whatever goes wrong on our side ends the stitching: the large model computes this call and all that follow,
-        and the report says why. What the large model's own full pass raises in the large stage passes untouched.
+        and the report says why. What the large model's own full pass raises then, or in the large stage, passes
+        untouched.
         """
-        grid = TokenGrid.of(call.x, self.patch)
-        sigma = float(call.sigma[0])
-        self._begin(call, sigma)
-        if self.report.failure:
-            return self._large_alone(call, grid, sigma)
-        if self.plan.stage(sigma) is Stage.LARGE and self.plan.adaptive is None:
-            return self._large_stage(call, grid, sigma)
-        record = self._record(call, grid, sigma)
+        stitched = None
+        with self.guarded():
+            stitched = self._stitched(call)
+        return self._large_alone(call) if stitched is None else stitched
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Around work of ours: the picture comes first, whatever goes wrong in it."""
         try:
-            with self.report.timed(record, call.x.device):
-                velocity = self._by_stage(call, grid, sigma, record)
-                if not bool(torch.isfinite(velocity).all()):
-                    raise StitchError(f"the stitched velocity at sigma {sigma:.3f} is not finite")
-            return velocity
-        except Exception as error:  # noqa: BLE001 - the picture comes first, whatever went wrong on our side
-            self.report.records.remove(record)
-            self.give_up(str(error) if isinstance(error, StitchError) else f"{type(error).__name__}: {error}")
-        return self._large_alone(call, grid, sigma)
+            yield
+        except Exception as error:  # noqa: BLE001 - see above
+            self.give_up(in_words(error))
 
     def give_up(self, reason: str) -> None:
         """End the stitching: free the caches and let the large model finish the run."""
+        if self.report.failure:
+            return
         self.report.failure = reason
-        self.finish()
+        self.report.masks.pop(self.state.evaluation, None)
+        self.state.drop()
         get_logger("stitch").warning("HybridStitch stopped, the large model finishes the picture: %s", reason)
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Let the large model finish the run from the next call on; may come from another thread."""
+        self._asked = self._asked or reason
 
     def finish(self) -> None:
         """Free what the run held; the report stays."""
-        self.report.settle()
         self.state.drop()
+        self.report.settle()
 
     # --- evaluations -------------------------------------------------------------------------------------------------
 
-    def _record(self, call: Evaluation, grid: TokenGrid, sigma: float) -> Record:
-        return Record(self.state.evaluation, self.plan.stage(sigma), sigma, len(call.rows), grid.count)
+    def _stitched(self, call: Evaluation) -> Tensor | None:
+        """The velocity of one call, or None where the large model is to compute it by itself."""
+        grid, sigma = TokenGrid.of(call.x, self.patch), float(call.sigma[0])
+        self._begin(call, sigma)
+        if self._asked:
+            self.give_up(self._asked)
+        if self.report.failure or (self.plan.stage(sigma) is Stage.LARGE and self.plan.adaptive is None):
+            return None
+        record = Record(self.state.evaluation, self.plan.stage(sigma), sigma, len(call.rows), grid.count)
+        end = self.report.begin(record, call.x.device)
+        velocity = self._by_stage(call, grid, sigma, record)
+        if not bool(torch.isfinite(velocity).all()):
+            raise StitchError(f"the stitched velocity at sigma {sigma:.3f} is not finite")
+        end()
+        return velocity
 
-    def _large_alone(self, call: Evaluation, grid: TokenGrid, sigma: float) -> Tensor:
-        record = Record(self.state.evaluation, Stage.LARGE, sigma, len(call.rows), grid.count, grid.count)
-        with self.report.timed(record, call.x.device):
-            return self.large.full(call, grid, True)
+    def _large_alone(self, call: Evaluation) -> Tensor:
+        """The large model's full pass and nothing else, so that what it raises is its own."""
+        end = None
+        with self.guarded():
+            tokens, sigma = TokenGrid.of(call.x, self.patch).count, float(call.sigma[0])
+            record = Record(self.state.evaluation, Stage.LARGE, sigma, len(call.rows), tokens, tokens)
+            end = self.report.begin(record, call.x.device)
+        velocity = self.large.full(call, self.patch, True)
+        if end is not None:
+            with self.guarded():
+                end()
+                if not self.report.failure and self._reuses:
+                    self._remember(call, TokenGrid.of(call.x, self.patch).to_patches(velocity), sigma, None)
+        return velocity
+
+    @property
+    def _reuses(self) -> bool:
+        return Stage.HYBRID in self.plan.stages and self.plan.hybrid.background == "reuse"
 
     def _begin(self, call: Evaluation, sigma: float) -> None:
         """Notice where one evaluation ends and the next begins: at another σ, or when a row comes again."""
@@ -118,21 +152,13 @@ class Stitcher:
             return self._hybrid(call, grid, sigma, record)
         if stage is Stage.SMALL:
             record.tokens_small = grid.count
-            return self._small_full(call, grid)
+            return self._small_full(call)
         return self._adaptive(call, grid, record)
 
-    def _large_stage(self, call: Evaluation, grid: TokenGrid, sigma: float) -> Tensor:
-        with self.report.timed(self._record(call, grid, sigma), call.x.device) as record:
-            record.tokens_large = grid.count
-            velocity = self.large.full(call, grid, True)
-            if Stage.HYBRID in self.plan.stages and self.plan.hybrid.background == "reuse":
-                self._remember(call, grid.to_patches(velocity), sigma, None)
-        return velocity
-
-    def _small_full(self, call: Evaluation, grid: TokenGrid) -> Tensor:
+    def _small_full(self, call: Evaluation) -> Tensor:
         if self.small is None:
             raise StitchError("this stage needs a small model; choose a small checkpoint")
-        return self.small.full(call, grid, False)
+        return self.small.full(call, self.patch, False)
 
     # --- SRDiffusion's adaptive switch -------------------------------------------------------------------------------
 
@@ -142,9 +168,9 @@ class Stitcher:
         rest = [index for index, image in enumerate(images) if not image.settled]
         velocity = torch.empty_like(call.x)
         if settled:
-            velocity[settled] = self._small_full(call.part(settled), grid)
+            velocity[settled] = self._small_full(call.part(settled))
         if rest:
-            velocity[rest] = self.large.full(call.part(rest), grid, True)
+            velocity[rest] = self.large.full(call.part(rest), self.patch, True)
         record.tokens_large = grid.count * len(rest) / len(images)
         record.tokens_small = grid.count * len(settled) / len(images)
         if not rest:
@@ -172,7 +198,7 @@ class Stitcher:
     def _hybrid(self, call: Evaluation, grid: TokenGrid, sigma: float, record: Record) -> Tensor:
         if self.plan.hybrid.mask_ratio >= 1:
             record.tokens_large = grid.count
-            return self.large.full(call, grid, True)
+            return self.large.full(call, self.patch, True)
         if self.state.full or not self._known(call):
             return grid.to_latent(self._probe(call, grid, sigma, record))
         groups: dict[int, list[int]] = {}
@@ -203,7 +229,7 @@ class Stitcher:
         rule, state = self.plan.hybrid, self.state
         record.tokens_large = grid.count
         if rule.mask_ratio == 0:
-            large = grid.to_patches(self.large.full(call, grid, True))
+            large = grid.to_patches(self.large.full(call, self.patch, True))
         else:
             large = self.large.patches(call, None, state.large_cache if self.use_cache else None, True)
         small = None
@@ -324,9 +350,8 @@ class Stitcher:
                 0, image.tokens, -torch.ones_like(image.tokens, dtype=skipped.dtype)
             )
             return
-        image.tokens = complexity.highest(
-            complexity.smooth(scores[None], grid)[0], size, rule.mask_threshold, call.region
-        )
+        region = None if self.region is None else self.region.to(scores.device)
+        image.tokens = complexity.highest(complexity.smooth(scores[None], grid)[0], size, rule.mask_threshold, region)
 
     def _remember(self, call: Evaluation, patches: Tensor, sigma: float, tokens: Tensor | None) -> None:
         for row, key in enumerate(call.rows):

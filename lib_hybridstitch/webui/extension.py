@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from lib_hybridstitch.errors import SettingsError
+from lib_hybridstitch.errors import SettingsError, in_words
 from lib_hybridstitch.hosts import summary
 from lib_hybridstitch.hosts.base import Host, SmallModel
 from lib_hybridstitch.hosts.generation import Generation
@@ -48,6 +49,10 @@ class Extension:
 
     def process(self, p: Any, args: Sequence[Any]) -> None:
         """Read and check the settings; nothing is placed on the model yet."""
+        with self._guarded(p):
+            self._process(p, args)
+
+    def _process(self, p: Any, args: Sequence[Any]) -> None:
         self._forget(p)
         try:
             settings = self.settings(args, xyz.changes(p))
@@ -65,16 +70,37 @@ class Extension:
     def process_batch(self, p: Any) -> None:
         """Prepare for a batch."""
         if generation := self._of(p):
-            generation.begin_batch(p)
+            with self._guarded(p):
+                generation.begin_batch(p)
 
     def process_before_every_sampling(self, p: Any, x: Any, conditioning: Any) -> None:
         """Place the engine on the model for the pass that begins."""
         if generation := self._of(p):
             generation.open_pass(p, x, conditioning)
 
+    def on_cfg_denoiser(self, params: Any) -> None:
+        """An evaluation begins."""
+        try:
+            self.host.on_cfg_denoiser(params)
+        except Exception as error:  # noqa: BLE001 - the picture comes first
+            for generation in self._generations:
+                generation.interrupt(in_words(error))
+
     def postprocess(self, p: Any) -> None:
         """The generation is over."""
         self._forget(p)
+
+    @contextmanager
+    def _guarded(self, p: Any) -> Iterator[None]:
+        """Around a hook that comes before sampling: whatever goes wrong, the large model makes the picture."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - see above
+            generation = self._of(p) or self._generation(p, None, Options())
+            generation.settings = None
+            with generation.guarded(p):
+                generation.break_off(p, error)
+                generation.report(p)
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
@@ -107,16 +133,22 @@ class Extension:
         return "Released." if self.release() else "Nothing was loaded."
 
     def close(self) -> None:
-        """The script is unloaded: leave nothing behind."""
+        """The script is unloaded: leave nothing behind, and nothing once what is being sampled is done."""
+        running = []
         for generation in self._generations:
-            if (p := generation.p()) is not None:
+            if generation.interrupt("the WebUI has reloaded its scripts meanwhile"):
+                running.append(generation)
+            elif (p := generation.p()) is not None:
                 generation.end_batch(p)
-        self._generations.clear()
-        self.host.heal()
+        self._generations = running
+        if not running:
+            self.host.heal()
         self.release()
 
     def _note(self, p: Any, settings: StitchSettings | None) -> Generation:
-        options = self.options()
+        return self._generation(p, settings, self.options())
+
+    def _generation(self, p: Any, settings: StitchSettings | None, options: Options) -> Generation:
         generation = Generation(
             self.host,
             weakref.ref(p),
@@ -138,8 +170,7 @@ class Extension:
             return
         generation = self._note(p, None)
         generation.stop(p, str(error))
-        p.extra_generation_params[summary.STOPPED] = generation.stopped
-        self._finished(generation)
+        generation.report(p)
 
     def _finished(self, generation: Generation) -> None:
         self.last_run = summary.figures(generation)

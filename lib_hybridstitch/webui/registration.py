@@ -31,7 +31,6 @@ def register(folder: Path) -> Extension:
 
     extension = Extension(detect(), lambda: options.read(shared.opts, shared.cmd_opts))
     key = f"HybridStitch {id(extension)}"
-    _follow_unloading(extension, key)
 
     def before_ui() -> None:
         localization.register(folder / "localizations")
@@ -48,9 +47,10 @@ def register(folder: Path) -> Extension:
     script_callbacks.on_before_ui(before_ui)
     script_callbacks.on_ui_settings(partial(options.register, extension.host))
     script_callbacks.on_app_started(app_started)
-    script_callbacks.on_cfg_denoiser(extension.host.on_cfg_denoiser)
+    script_callbacks.on_cfg_denoiser(extension.on_cfg_denoiser)
     script_callbacks.on_model_loaded(lambda _model: _begin_anew(extension))
     script_callbacks.on_script_unloaded(unloaded)
+    _follow_unloading(extension, key)  # last: where loading breaks off before, nothing is left in the host's modules
     return extension
 
 

@@ -116,7 +116,7 @@ def test_hybrid_takes_masked_tokens_from_the_large_model_and_the_rest_from_the_b
     grid = TokenGrid.of(x)
     mask = stitched.report.masks[1][0]
     assert int(mask.sum()) == 6
-    expected = first if background == "reuse" else Side(small).full(evaluation(x, 0.8), grid, False)
+    expected = first if background == "reuse" else Side(small).full(evaluation(x, 0.8), 2, False)
     assert torch.allclose(grid.to_patches(second)[:, ~mask], grid.to_patches(expected)[:, ~mask], atol=1e-6)
     cache, tokens = KVCache(), shared(mask.nonzero().flatten(), 2)
     for sigma, chosen in ((0.9, None), (0.8, tokens)):
@@ -132,7 +132,7 @@ def test_the_mask_is_where_the_models_disagree_and_the_same_for_both_streams():
     stitched.velocity(call)
     grid = TokenGrid.of(x)
     large, small = pair()
-    gap = Side(large).full(call, grid, True) - Side(small).full(call, grid, False)
+    gap = Side(large).full(call, 2, True) - Side(small).full(call, 2, False)
     scores = grid.to_patches(gap).abs().mean(-1).mean(0).view(1, 1, grid.height, grid.width)
     padded = torch.nn.functional.pad(scores, (1, 1, 1, 1), mode="replicate")
     smoothed = torch.nn.functional.avg_pool2d(padded, 3, 1).flatten()
@@ -234,8 +234,8 @@ def test_extrapolation_continues_a_line_in_log_snr():
 def test_inpainting_cuts_the_mask_to_the_users_region():
     region = torch.zeros(24, dtype=torch.bool)
     region[[0, 1, 6]] = True
-    stitched = engine(hybrid(mask_ratio=0.5))
-    sample(stitched, region=region)
+    stitched = engine(hybrid(mask_ratio=0.5), region=region)
+    sample(stitched)
     masks = [mask[0].nonzero().flatten().tolist() for mask in stitched.report.masks.values()]
     assert masks and all(mask == [0, 1, 6] for mask in masks)
 
@@ -282,7 +282,7 @@ def test_the_large_model_finishes_what_we_cannot(fault):
     stitched = Stitcher(Side(large), Side(small, forward=broken), plan)
     x, _, _ = inputs(LARGE)
     got = [stitched.velocity(evaluation(x, sigma)) for sigma in (0.9, 0.4, 0.3)]
-    wanted = [Side(large).full(evaluation(x, sigma), TokenGrid.of(x), True) for sigma in (0.9, 0.4, 0.3)]
+    wanted = [Side(large).full(evaluation(x, sigma), 2, True) for sigma in (0.9, 0.4, 0.3)]
     assert all(torch.equal(a, b) for a, b in zip(got, wanted))
     assert len(calls) == 1
     assert ("no more" if fault == "exception" else "not finite") in stitched.report.failure
