@@ -180,7 +180,7 @@ class Generation:
             self.report(p)
 
     def _look_back(self, p: Any, opened: Pass | None) -> None:
-        if opened is not None and not opened.stitcher.report.records and not self.host.was_stopped():
+        if opened is not None and not opened.stitcher.called and not self.host.was_stopped():
             self.stop(p, "the model was never called through HybridStitch, because another extension took its place")
         for done in self.passes:
             if done.report.failure:
@@ -329,7 +329,8 @@ class Generation:
         opened, self._open = self._open, None
         if opened is None:
             return
-        steps = [opened.undo, self.host.heal, opened.stitcher.finish, opened.large.rest, self.shelf.put_back]
+        # Undone again, in case something strikes in the first: it is the one step that the host must not miss.
+        steps = [opened.undo, opened.undo, opened.stitcher.finish, opened.large.rest, self.shelf.put_back]
         if opened.small is not None:
             steps.insert(-1, opened.small.rest)
         with ExitStack() as each:  # each of them, whatever becomes of the others

@@ -7,11 +7,13 @@ generation that died, or by an earlier load of the extension, can be recognised 
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 ORIGINAL = "hybridstitch_original"
 WAS_OWN = "hybridstitch_was_own_attribute"
+ACTIVE = "hybridstitch_active"
 
 Function = Callable[..., Any]
 
@@ -20,7 +22,7 @@ def patch_instance(owner: object, name: str, make: Callable[[Function], Function
     """Replace `owner.name` by `make(the function there now)`; return what undoes it.
 
     Where somebody else has wrapped the replacement in the meantime it cannot be taken out; undoing then makes it hand
-    every call on to the original.
+    every call on to the original. What undoes it does not keep the owner alive: a generation may die before it is used.
     """
     original = getattr(owner, name)
     active: list[Function] = [make(original)]
@@ -33,12 +35,17 @@ def patch_instance(owner: object, name: str, make: Callable[[Function], Function
 
     setattr(replacement, ORIGINAL, original)
     setattr(replacement, WAS_OWN, name in vars(owner))
+    setattr(replacement, ACTIVE, active)
     setattr(owner, name, replacement)
 
+    held, placed = weakref.ref(owner), weakref.ref(replacement)
+
     def undo() -> None:
-        active.clear()
-        if vars(owner).get(name) is replacement:
-            _restore(owner, name, replacement)
+        there, ours = held(), placed()
+        if ours is not None:
+            getattr(ours, ACTIVE).clear()
+        if there is not None and ours is not None and vars(there).get(name) is ours:
+            _restore(there, name, ours)
 
     return undo
 

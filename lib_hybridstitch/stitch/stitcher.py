@@ -45,6 +45,7 @@ class Stitcher:
     region: Tensor | None = None
     report: Report = field(default_factory=Report)
     state: RunState = field(init=False)
+    called: bool = field(default=False, init=False)
     _asked: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
@@ -59,7 +60,7 @@ class Stitcher:
         and the report says why. What the large model's own full pass raises then, or in the large stage, passes
         untouched.
         """
-        stitched = None
+        self.called, stitched = True, None
         with self.guarded():
             stitched = self._stitched(call)
         return self._large_alone(call) if stitched is None else stitched
@@ -238,6 +239,8 @@ class Stitcher:
             record.tokens_small = grid.count
             cached = rule.fills_small_cache and self.use_cache
             small = self.small.patches(call, None, state.small_cache if cached else None, False)
+            if not bool(torch.isfinite(small).all()):  # it may go into scores alone, and never into a velocity
+                raise StitchError(f"the small model's velocity at sigma {sigma:.3f} is not finite")
         self._note_cache()
         if rule.background == "reuse":
             self._remember(call, large, sigma, None)

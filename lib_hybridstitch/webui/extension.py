@@ -69,14 +69,15 @@ class Extension:
 
     def process_batch(self, p: Any) -> None:
         """Prepare for a batch."""
-        if generation := self._of(p):
-            with self._guarded(p):
+        with self._guarded(p):
+            if generation := self._of(p):
                 generation.begin_batch(p)
 
     def process_before_every_sampling(self, p: Any, x: Any, conditioning: Any) -> None:
         """Place the engine on the model for the pass that begins."""
-        if generation := self._of(p):
-            generation.open_pass(p, x, conditioning)
+        with self._guarded(p):
+            if generation := self._of(p):
+                generation.open_pass(p, x, conditioning)
 
     def on_cfg_denoiser(self, params: Any) -> None:
         """An evaluation begins."""
@@ -92,7 +93,7 @@ class Extension:
 
     @contextmanager
     def _guarded(self, p: Any) -> Iterator[None]:
-        """Around a hook that comes before sampling: whatever goes wrong, the large model makes the picture."""
+        """Around a hook of ours: whatever goes wrong, the large model makes the picture."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - see above

@@ -1,0 +1,229 @@
+"""A stand-in under observation: what a generation went through, what it left behind, and what it should have drawn."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_hybridstitch.hosts.forge import WRAPPER
+from lib_hybridstitch.hosts.generation import Generation, Pass
+from lib_hybridstitch.mmdit.kv_cache import KVCache
+from lib_hybridstitch.stitch.evaluation import Evaluation
+from lib_hybridstitch.stitch.state import RunState
+from lib_hybridstitch.stitch.stitcher import Stitcher
+from tests.hosts.conftest import Web
+
+STEPS = 4
+PLAN = {"switch_step": 1, "handoff_step": 3, "preset": "Paper"}
+"""One evaluation of each kind: large, probe, hybrid, small."""
+REUSE = {**PLAN, "background": "reuse", "score": "detail", "extrapolate": 0.7, "refresh_every": 2}
+REQUEST: dict[str, Any] = {"steps": STEPS, "width": 64, "height": 64, "seed": 3}
+OURS = (Generation, Pass, Stitcher, RunState, KVCache, Evaluation)
+"""Kinds of objects that live no longer than a generation."""
+
+
+class Log(logging.Handler):
+    """What the extension's log says, as text alone: a record would keep the error's tensors."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a line."""
+        self.lines.append(record.getMessage())
+
+
+@dataclass
+class Outcome:
+    """What became of one generation.
+
+    Args:
+        p: its object.
+        latents: the picture before it is decoded; None when the generation raised.
+        raised: what came out of the host.
+        log: what the extension's log said, of the level warning and above.
+        swallowed: what the host reported and went on from.
+        comments: below the picture.
+    """
+
+    p: Any
+    latents: Tensor | None = None
+    raised: BaseException | None = None
+    log: list[str] = field(default_factory=list)
+    swallowed: list[Exception] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+
+    @property
+    def infotext(self) -> dict[str, Any]:
+        """What is written beside the picture."""
+        return dict(self.p.extra_generation_params)
+
+
+class Bench:
+    """A stand-in with the extension, and what it draws undisturbed.
+
+    Args:
+        web: the stand-in.
+        plan: settings of the extension.
+    """
+
+    def __init__(self, web: Web, plan: dict[str, Any] | None = None) -> None:
+        self.web, self.host, self.plan = web, web.host, plan or PLAN
+        self.latents: list[Tensor] = []
+        self.done = 0
+        self.listen()
+        self.off = self.drawn(self.run(False))
+        self.on = self.drawn(self.run(True))
+        points = self.latents[:]
+        self.run(False)
+        assert self.drawn(self.run(True)).equal(self.on), "a run is its own repeat"
+        self.expected = [self._continued(point, index) for index, point in enumerate(points)]
+        self.expected.append(self.on)
+        self.clean = self.trace()
+        gc.collect()
+        gc.freeze()  # counts are of what comes later
+        self.run(True)
+        self.baseline = self.count()
+
+    @staticmethod
+    def drawn(outcome: Outcome) -> Tensor:
+        """The picture of a run that must not have raised."""
+        if outcome.raised is not None:
+            raise outcome.raised
+        assert outcome.latents is not None
+        return outcome.latents
+
+    def listen(self) -> None:
+        """Note every evaluation, through the host's own callbacks."""
+
+        def begun(params: Any) -> None:
+            self.latents.append(params.x[: params.x.shape[0] if self.host.name != "a1111" else 1].clone())
+
+        def ended(_params: Any) -> None:
+            self.done += 1
+
+        self.host.callbacks.on_cfg_denoiser(begun)
+        self.host.callbacks.on_cfg_after_cfg(ended)
+
+    def run(self, on: bool, during: Callable[[], Any] | None = None, **request: Any) -> Outcome:
+        """Generate once; `during` gives a context in which the host runs."""
+        p = self.host.processing(**{**REQUEST, **request})
+        p.is_api, p.scripts = True, self.host.runner("txt2img")
+        wanted = {"enabled": on, "small_checkpoint": self.web.small, **self.plan}
+        values = self.host.script_args("txt2img", {"HybridStitch": [wanted]})
+        self.latents.clear()
+        self.done = 0
+        outcome, log = Outcome(p), Log()
+        logger = logging.getLogger("hybridstitch")
+        logger.addHandler(log)
+        logger.propagate = False  # what others keep of it would hold the error's tensors
+        try:
+            with during() if during else _nothing():
+                result = self.host.run(p, values)
+            outcome.latents = result.latents
+        except BaseException as error:  # noqa: BLE001 - interrupts are among the faults
+            outcome.raised = error.with_traceback(None)
+        finally:
+            logger.removeHandler(log)
+            logger.propagate = True
+        outcome.log = log.lines
+        outcome.swallowed = [error.with_traceback(None) for error in self.host.journal.swallowed]
+        outcome.comments = list(p.comments)
+        self._forget()
+        return outcome
+
+    def _forget(self) -> None:
+        journal = self.host.journal
+        for part in (journal.hooks, journal.calls, journal.swallowed, journal.latents):
+            part.clear()
+        if self.host.name != "a1111":
+            device = self.host.module("backend.memory_management").standin
+            device.loads.clear()
+            device.evicted.clear()
+
+    def _continued(self, point: Tensor, index: int) -> Tensor:
+        """The large model alone, from a latent of a stitched run on: the host's own sampler, begun in the middle."""
+        samplers = self.host.module("modules.sd_samplers")
+        create = samplers.create_sampler
+
+        def begun_later(*args: Any, **kwargs: Any) -> Any:
+            sampler = create(*args, **kwargs)
+            whole = sampler.func
+
+            def rest(model: Any, x: Tensor, sigmas: Tensor, *more: Any, **options: Any) -> Tensor:
+                return whole(model, point, sigmas[index:], *more, **options)
+
+            sampler.func = rest
+            return sampler
+
+        samplers.create_sampler = begun_later
+        try:
+            return self.drawn(self.run(False))
+        finally:
+            samplers.create_sampler = create
+
+    # --- what is left behind -----------------------------------------------------------------------------------------
+
+    def trace(self) -> dict[str, Any]:
+        """Everything that a patch could hide in, of the host's model, its patcher and its modules."""
+        network = self.host.network
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+        found: dict[str, Any] = {
+            "attributes": sorted(vars(network)),
+            "forward": getattr(network.forward, "__func__", network.forward),
+            "hooks": sum(len(getattr(module, name)) for module in network.modules() for name in hooks),
+            "class": type(network).forward,
+            "unload": self.host.sd_models.unload_model_weights,
+            "status": self.host.state.textinfo,
+            "training": any(module.training for module in network.modules()),
+        }
+        if self.host.name != "a1111":
+            unet = self.host.sd_model.forge_objects.unet
+            manager = self.host.module("backend.memory_management")
+            found["wrapper"] = unet.model_options.get(WRAPPER)
+            found["extra models"] = list(unet.extra_model_patchers_during_sampling)
+            found["reserved"] = unet.extra_preserved_memory_during_sampling
+            found["loaded"] = len(manager.current_loaded_models)
+        return found
+
+    def count(self) -> dict[str, int]:
+        """Objects of a run that are alive, and tensors of no model that is kept; all since the bench was made."""
+        self.latents.clear()
+        gc.collect()
+        alive = gc.get_objects()
+        types = Counter(map(type, alive))
+        kinds = {kind.__name__: types[kind] for kind in OURS}
+        wanted = {kind for kind in types if issubclass(kind, Tensor)}
+        kept = {id(tensor) for network in self.networks() for tensor in network.state_dict(keep_vars=True).values()}
+        return {**kinds, "tensors": sum(type(one) in wanted and id(one) not in kept for one in alive)}
+
+    def networks(self) -> list[Any]:
+        """The transformers that are kept between runs: the large one, and the small one."""
+        small = self.web.extension.shelf._model
+        kept = [] if small is None else [small.network if hasattr(small, "network") else small.patcher.model]
+        return [self.host.network, *kept]
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def same(one: Tensor | None, other: Tensor) -> bool:
+    """Bit for bit, NaN included."""
+    return (
+        one is not None and one.shape == other.shape and bool(torch.equal(one.nan_to_num(1e6), other.nan_to_num(1e6)))
+    )
+
+
+__all__ = ["PLAN", "REUSE", "STEPS", "Bench", "Outcome", "partial", "same"]

@@ -1,0 +1,20 @@
+"""A bench per stand-in, kept for all tests of a file, since making one takes longer than using it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hosts.conftest import HOSTS, Web, make
+from tests.reliability.bench import PLAN, Bench
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The bench of every stand-in; pytest runs all tests of one before it makes the next."""
+    name = request.param
+    with pytest.MonkeyPatch.context() as patches:
+        yield Bench(Web(make(patches, tmp_path_factory.mktemp(name), name)), PLAN)
+        gc.unfreeze()
