@@ -38,13 +38,15 @@ def patch_instance(owner: object, name: str, make: Callable[[Function], Function
     setattr(replacement, ACTIVE, active)
     setattr(owner, name, replacement)
 
-    held, placed = weakref.ref(owner), weakref.ref(replacement)
+    held: weakref.ref[object] = weakref.ref(owner)
+    placed: weakref.ref[Function] = weakref.ref(replacement)
 
     def undo() -> None:
         there, ours = held(), placed()
-        if ours is not None:
-            getattr(ours, ACTIVE).clear()
-        if there is not None and ours is not None and vars(there).get(name) is ours:
+        if ours is None:
+            return
+        getattr(ours, ACTIVE).clear()
+        if there is not None and vars(there).get(name) == ours:
             _restore(there, name, ours)
 
     return undo
