@@ -111,7 +111,8 @@ class Generation:
                     return original(*args, **kwargs)
                 finally:
                     self._sampling = False
-                    self.end_batch(p)
+                    with self.guarded(p):
+                        self.end_batch(p)
 
             return sample
 
@@ -140,14 +141,18 @@ class Generation:
             if unwrap is not None:
                 steps.callback(self._tell_what_happened, p, opened)
                 steps.callback(self._guardedly, p, unwrap)
+                steps.callback(self._guardedly, p, unwrap)
+            # Each of them again, in case something strikes in the first: the host must not miss them.
+            steps.callback(self._guardedly, p, lambda: self._close_pass(p))
             steps.callback(self._guardedly, p, lambda: self._close_pass(p))
 
     def break_off(self, p: Any, error: Exception) -> None:
         """Something of ours broke in a hook: the large model goes on alone, and the user is told."""
         reason = in_words(error)
-        self.stop(p, reason, trace=None if isinstance(error, HybridStitchError) else error)
         if self._open is not None:
             self._open.stitcher.give_up(reason)
+        told = self._open is not None and self._open.stitcher.report.failure == reason
+        self.stop(p, reason, logged=told, trace=None if isinstance(error, HybridStitchError) else error)
 
     def interrupt(self, reason: str) -> bool:
         """Let the large model finish what is being sampled; may come from another thread. Whether there is anything."""

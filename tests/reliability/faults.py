@@ -181,7 +181,7 @@ def of_the_large_alone(frames: list[FrameType]) -> bool:
     """Whether a place lies in what the host's own large model computes by itself, and not in what we make of it."""
     for frame in frames:
         name, function = frame.f_code.co_filename, frame.f_code.co_name
-        if function in ("_stitched", "_place", "full") and name.endswith(("stitcher.py", "generation.py")):
+        if function in ("_stitched", "_place", "end_batch") and name.endswith(("stitcher.py", "generation.py")):
             return False
         if name.endswith("stitcher.py") and function == "_large_alone":
             return True

@@ -75,8 +75,8 @@ def complaints(watched: Watched, outcome: Outcome, door: bool) -> list[str]:
         if not (interrupt or watched.hosts_own or door):
             found.append("the host got an error of ours")
     elif not interrupt and door:
-        if error not in outcome.swallowed:
-            found.append("the host was not told either")
+        if error not in outcome.swallowed and not any(str(error) in line for line in outcome.log):
+            found.append("nobody was told")
     elif not interrupt:
         wanted = [bench.expected[watched.evaluations], *([bench.on] if watched.telling else [])]
         if not any(same(outcome.latents, one) for one in wanted):
@@ -142,7 +142,8 @@ def chosen(places: list[Place], all_of_them: bool, every: int) -> list[Place]:
     first = [place for place in places if place.call == 1]
     if not all_of_them:
         return first[::every]
-    last = {(place.file, place.line, place.name): place for place in places}
+    # What a generator raises while it is closed Python itself drops, so the last call of one is not tried.
+    last = {(place.file, place.line, place.name): place for place in places if place.name != "<genexpr>"}
     return sorted({*first, *last.values()})
 
 

@@ -1,0 +1,233 @@
+"""Hundreds of generations of all sorts, with faults among them and the extension's routes under fire meanwhile."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from random import Random
+from statistics import linear_regression, quantiles
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import torch
+import uvicorn
+
+from tests.reliability import faults
+from tests.reliability.bench import OURS, Bench, Outcome
+from tests.reliability.test_faults import pieces, places_of
+
+CLIENTS = 16
+PAUSE = 0.02
+"""Seconds between two requests of one client, so that the generation gets a turn at all."""
+SETTINGS: dict[str, tuple[Any, ...]] = {
+    "preset": ("Paper", "Quality", "Balanced", "Fast"),
+    "switch_step": (0, 1, 2, 0.3),
+    "handoff_step": (0.5, 0.8, 0, 3),
+    "mask_ratio": (0.0, 0.2, 0.5, 1.0),
+    "score": ("disagreement", "change", "detail"),
+    "background": ("small", "reuse"),
+    "small_scope": ("all", "outside"),
+    "refresh_every": (0, 2, 3),
+    "kv_cache": ("full", "fp8", "off"),
+    "small_device": ("keep", "park"),
+}
+REQUESTS: dict[str, tuple[Any, ...]] = {
+    "steps": (4, 5, 6, 8),
+    "width": (64, 96, 128),
+    "height": (64, 96, 160),
+    "batch_size": (1, 1, 2),
+    "n_iter": (1, 1, 2),
+    "cfg_scale": (1.0, 3.0),
+    "sampler_name": ("Euler", "Heun", "DPM++ 2M"),
+    "enable_hr": (False, False, True),
+}
+
+
+@dataclass
+class Fire:
+    """What clients got.
+
+    Args:
+        port: of the server.
+        status: answers by route and status.
+        seconds: how long each took.
+        broken: requests that got no answer.
+    """
+
+    port: int
+    status: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def served(app: Any) -> Iterator[int]:
+    """Serve an application on the loopback device; gives the port."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def under_fire(app: Any) -> Iterator[Fire]:
+    """Sixteen clients asking for plans, the schema and the last run, one request after the other."""
+    stop = threading.Event()
+    with served(app) as port:
+        fire = Fire(port)
+        clients = [threading.Thread(target=_ask, args=(fire, stop, number)) for number in range(CLIENTS)]
+        for client in clients:
+            client.start()
+        try:
+            yield fire
+        finally:
+            stop.set()
+            for client in clients:
+                client.join()
+
+
+def _ask(fire: Fire, stop: threading.Event, number: int) -> None:
+    chance = Random(number)
+    with httpx.Client(base_url=f"http://127.0.0.1:{fire.port}/hybridstitch/v1", timeout=60) as client:
+        while not stop.is_set():
+            route = chance.choice(("plan", "plan", "schema", "last-run"))
+            began = time.perf_counter()
+            try:
+                if route == "plan":
+                    body = {
+                        "steps": chance.randint(1, 40),
+                        "width": 64 * chance.randint(1, 16),
+                        "settings": _some(chance),
+                    }
+                    answer = client.post("/plan", json=body)
+                else:
+                    answer = client.get(f"/{route}")
+                fire.status[f"{route} {answer.status_code}"] += 1
+            except httpx.HTTPError as error:
+                fire.broken.append(repr(error))
+            fire.seconds.append(time.perf_counter() - began)
+            stop.wait(PAUSE)
+
+
+def _some(chance: Random) -> dict[str, Any]:
+    settings = {name: chance.choice(values) for name, values in SETTINGS.items() if chance.random() < 0.4}
+    return {"preset": "Paper", **settings, "enabled": True}
+
+
+class Sorts:
+    """Generations of all sorts, the same ones for the same seed."""
+
+    def __init__(self, bench: Bench, seed: int) -> None:
+        self.bench, self.chance = bench, Random(seed)
+        self.places, self.parts = places_of(bench), pieces(bench, 1)
+
+    def next(self) -> tuple[str, Any]:
+        """What kind of disturbance, and a function that generates with it."""
+        chance = self.chance
+        request = {name: chance.choice(values) for name, values in REQUESTS.items()}
+        settings = _some(chance)
+        request |= {"seed": chance.randrange(1000), "hr_scale": 1.5, "denoising_strength": 0.6}
+        kind = chance.choices(("nothing", "error", "nan", "interrupt"), (6, 3, 1, 1))[0]
+        place, number, call = chance.choice(self.places), chance.randrange(len(self.parts)), chance.randint(1, 4)
+
+        def disturbed() -> AbstractContextManager[Any]:
+            if kind == "error":
+                return faults.failing_at(place, faults.Fault(faults.KINDS["exception"]()))
+            if kind == "nan":
+                part = pieces(self.bench, 1)[number % len(self.parts)][1]
+                return faults.module_answering(part, call, float("nan"), lambda _frames: None)
+            return self.interrupted(call) if kind == "interrupt" else nullcontext()
+
+        def run() -> Outcome:
+            self.bench.plan = settings
+            return self.bench.run(True, disturbed, **request)
+
+        return kind, run
+
+    @contextmanager
+    def interrupted(self, after: int) -> Iterator[None]:
+        """The user interrupts after so many evaluations."""
+        bench = self.bench
+
+        def stop(_params: Any) -> None:
+            if bench.done == after:
+                bench.host.state.interrupt()
+
+        bench.host.callbacks.on_cfg_after_cfg(stop)
+        try:
+            yield
+        finally:
+            bench.host.callbacks.remove_callbacks_for_function(stop)
+
+
+def same_end(one: Outcome, other: Outcome) -> bool:
+    """Whether a generation and its repeat ended alike, to the last bit of the picture."""
+    if one.latents is None or other.latents is None:
+        return type(one.raised) is type(other.raised) and (one.latents is None) == (other.latents is None)
+    return one.latents.shape == other.latents.shape and bool(
+        torch.equal(one.latents.nan_to_num(1e6), other.latents.nan_to_num(1e6))
+    )
+
+
+def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bool) -> None:
+    """Each is made twice and both are alike; memory stays flat; every request is answered, and none with a 5xx."""
+    if not long_run and bench.host.name != "forge":
+        pytest.skip("with --long only")
+    pairs = 250 if long_run else 6
+    kept_plan, process = bench.plan, psutil.Process()
+    sorts, kinds, resident = Sorts(bench, 17), Counter[str](), []
+    differing: list[str] = []
+    began = time.perf_counter()
+    try:
+        with under_fire(bench.host.app) as fire:
+            for number in range(pairs):
+                kind, run = sorts.next()
+                kinds[kind] += 2
+                one, other = run(), run()
+                if not same_end(one, other):
+                    differing.append(f"{number}: {kind}")
+                if not (bench.host.name == "ersatz" and kind == "interrupt"):  # it unloads its models then
+                    assert bench.trace() == bench.clean, f"generation {number} ({kind}) left a trace"
+                del one, other
+                resident.append(process.memory_info().rss / 2**20)
+    finally:
+        bench.plan = kept_plan
+    seconds = time.perf_counter() - began
+    later = resident[len(resident) // 5 :]
+    slope = linear_regression(range(len(later)), later).slope / 2
+    bench.run(True)
+    alive = bench.count()
+    figures = {
+        "host": bench.host.name,
+        "generations": 2 * pairs,
+        "kinds": dict(kinds),
+        "seconds": round(seconds),
+        "differing from their repeat": len(differing),
+        "resident MB, first and last": [round(later[0]), round(later[-1])],
+        "resident MB per generation": round(slope, 3),
+        "tensors, before and after": [bench.baseline["tensors"], alive["tensors"]],
+        "requests": len(fire.seconds),
+        "answers": dict(sorted(fire.status.items())),
+        "p99 ms": round(1000 * quantiles(fire.seconds, n=100)[-1]),
+    }
+    print(json.dumps(figures))
+    assert not differing
+    assert not fire.broken
+    assert not [answer for answer in fire.status if answer.split()[1].startswith("5")]
+    assert sum(alive[kind.__name__] for kind in OURS) == 0
+    assert alive["tensors"] <= bench.baseline["tensors"] + 1
+    if long_run:
+        assert slope < 0.2, "memory grows"
