@@ -111,8 +111,9 @@ class Generation:
                     return original(*args, **kwargs)
                 finally:
                     self._sampling = False
-                    with self.guarded(p):
-                        self.end_batch(p)
+                    for _ in range(2):  # again, in case something strikes in the first
+                        with self.guarded(p):
+                            self.end_batch(p)
 
             return sample
 

@@ -24,8 +24,8 @@ from tests.reliability.bench import OURS, Bench, Outcome
 from tests.reliability.test_faults import pieces, places_of
 
 CLIENTS = 16
-PAUSE = 0.02
-"""Seconds between two requests of one client, so that the generation gets a turn at all."""
+PAUSE, SHORT_PAUSE = 0.1, 0.5
+"""Seconds between two requests of one client, with --long and without; the generation must get its turn."""
 SETTINGS: dict[str, tuple[Any, ...]] = {
     "preset": ("Paper", "Quality", "Balanced", "Fast"),
     "switch_step": (0, 1, 2, 0.3),
@@ -56,12 +56,14 @@ class Fire:
 
     Args:
         port: of the server.
+        pause: seconds between two requests of one client.
         status: answers by route and status.
         seconds: how long each took.
         broken: requests that got no answer.
     """
 
     port: int
+    pause: float
     status: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -83,11 +85,11 @@ def served(app: Any) -> Iterator[int]:
 
 
 @contextmanager
-def under_fire(app: Any) -> Iterator[Fire]:
+def under_fire(app: Any, pause: float) -> Iterator[Fire]:
     """Sixteen clients asking for plans, the schema and the last run, one request after the other."""
     stop = threading.Event()
     with served(app) as port:
-        fire = Fire(port)
+        fire = Fire(port, pause)
         clients = [threading.Thread(target=_ask, args=(fire, stop, number)) for number in range(CLIENTS)]
         for client in clients:
             client.start()
@@ -119,7 +121,7 @@ def _ask(fire: Fire, stop: threading.Event, number: int) -> None:
             except httpx.HTTPError as error:
                 fire.broken.append(repr(error))
             fire.seconds.append(time.perf_counter() - began)
-            stop.wait(PAUSE)
+            stop.wait(fire.pause)
 
 
 def _some(chance: Random) -> dict[str, Any]:
@@ -192,7 +194,7 @@ def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bo
     differing: list[str] = []
     began = time.perf_counter()
     try:
-        with under_fire(bench.host.app) as fire:
+        with under_fire(bench.host.app, PAUSE if long_run else SHORT_PAUSE) as fire:
             for number in range(pairs):
                 kind, run = sorts.next()
                 kinds[kind] += 2

@@ -24,6 +24,7 @@ DOORS = {
     ("hosts/forge.py", "<lambda>"),
     ("hosts/forge.py", "_stitched"),
     ("hosts/generation.py", "sample"),
+    ("hosts/generation.py", "guarded"),
     ("stitch/stitcher.py", "velocity"),
     ("stitch/stitcher.py", "guarded"),
     ("webui/extension.py", "process"),
