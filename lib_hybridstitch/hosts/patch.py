@@ -46,8 +46,8 @@ def patch_instance(owner: object, name: str, make: Callable[[Function], Function
         if ours is None:
             return
         getattr(ours, ACTIVE).clear()
-        if there is not None and vars(there).get(name) == ours:
-            _restore(there, name, ours)
+        if there is not None and vars(there).get(name) is ours:
+            _restore(there, name, vars(there)[name])
 
     return undo
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +24,6 @@ from tests.hosts.conftest import Web
 STEPS = 4
 PLAN = {"switch_step": 1, "handoff_step": 3, "preset": "Paper"}
 """One evaluation of each kind: large, probe, hybrid, small."""
-REUSE = {**PLAN, "background": "reuse", "score": "detail", "extrapolate": 0.7, "refresh_every": 2}
 REQUEST: dict[str, Any] = {"steps": STEPS, "width": 64, "height": 64, "seed": 3}
 OURS = (Generation, Pass, Stitcher, RunState, KVCache, Evaluation)
 """Kinds of objects that live no longer than a generation."""
@@ -41,6 +39,19 @@ class Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Note a line."""
         self.lines.append(record.getMessage())
+
+
+class Raised:
+    """Keeps whatever a block raises, interrupts included, without the frames that it came through."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> Raised:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self.error = error and error.with_traceback(None)
+        return True
 
 
 @dataclass
@@ -127,15 +138,11 @@ class Bench:
         logger = logging.getLogger("hybridstitch")
         logger.addHandler(log)
         logger.propagate = False  # what others keep of it would hold the error's tensors
-        try:
-            with during() if during else _nothing():
-                result = self.host.run(p, values)
-            outcome.latents = result.latents
-        except BaseException as error:  # noqa: BLE001 - interrupts are among the faults
-            outcome.raised = error.with_traceback(None)
-        finally:
-            logger.removeHandler(log)
-            logger.propagate = True
+        with Raised() as raised, during() if during else nullcontext():
+            outcome.latents = self.host.run(p, values).latents
+        logger.removeHandler(log)
+        logger.propagate = True
+        outcome.raised = raised.error
         outcome.log = log.lines
         outcome.swallowed = [error.with_traceback(None) for error in self.host.journal.swallowed]
         outcome.comments = list(p.comments)
@@ -214,16 +221,8 @@ class Bench:
         return [self.host.network, *kept]
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
 def same(one: Tensor | None, other: Tensor) -> bool:
     """Bit for bit, NaN included."""
     return (
         one is not None and one.shape == other.shape and bool(torch.equal(one.nan_to_num(1e6), other.nan_to_num(1e6)))
     )
-
-
-__all__ = ["PLAN", "REUSE", "STEPS", "Bench", "Outcome", "partial", "same"]
