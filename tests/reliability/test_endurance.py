@@ -24,7 +24,7 @@ from tests.reliability.bench import OURS, Bench, Outcome
 from tests.reliability.test_faults import pieces, places_of
 
 CLIENTS = 16
-PAUSE, SHORT_PAUSE = 0.1, 0.5
+PAUSE, SHORT_PAUSE = 0.25, 0.5
 """Seconds between two requests of one client, with --long and without; the generation must get its turn."""
 SETTINGS: dict[str, tuple[Any, ...]] = {
     "preset": ("Paper", "Quality", "Balanced", "Fast"),
