@@ -21,7 +21,7 @@ from lib_hybridstitch.hosts.patch import patch_instance
 from lib_hybridstitch.hosts.shelf import Shelf
 from lib_hybridstitch.log import get_logger
 from lib_hybridstitch.settings import StitchSettings, specs
-from lib_hybridstitch.stitch.cost import ADVICE, Costs, forecast
+from lib_hybridstitch.stitch.cost import Costs, forecast
 from lib_hybridstitch.stitch.pace import Paces, RunKind
 from lib_hybridstitch.stitch.plan import Plan, make_plan
 from lib_hybridstitch.stitch.stitcher import Stitcher
@@ -307,7 +307,9 @@ class Generation:
     def _advise(self, p: Any, plan: Plan, sampling: Sampling, kind: RunKind) -> float:
         """Say what acts on one model only, and when nothing can be gained; return the speed-up of the forecast."""
         told = forecast(plan, sampling.pass_sigmas, self._costs(kind, plan, sampling))
-        for sentence in (*sampling.notes, told.advice):
+        assert self.settings is not None, "asked before"
+        wish = self.settings.target_speedup
+        for sentence in (*sampling.notes, self.aimed.advice(wish) if self.aimed else told.advice):
             if sentence:
                 self.tell(p, f"HybridStitch: {sentence}")
         if kind.small is not None and sampling.loras:
@@ -324,8 +326,6 @@ class Generation:
             for spec in specs().values():
                 p.extra_generation_params.pop(spec.infotext, None)
             p.extra_generation_params.update(self.aimed.settings.to_infotext())
-        if not self.aimed.reached:
-            self.tell(p, f"HybridStitch: {ADVICE['target'].format(target=settings.target_speedup)}")
         return self.aimed.settings
 
     def _costs(self, kind: RunKind, plan: Plan, sampling: Sampling) -> Costs:

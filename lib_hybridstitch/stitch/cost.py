@@ -14,13 +14,17 @@ ADVICE = {
     "all_large": "This plan is not faster: the large model computes all {steps} steps; lower switch_step.",
     "all_large_late": "This plan is not faster: the large model computes all {steps} steps; raise switch_step.",
     "all_full": "This plan is not faster: every hybrid step is a full pass; raise refresh_every above 1.",
+    "all_placed": "This plan is not faster: every hybrid step is a full pass; lower full_share.",
     "large_mask": (
         "This plan is not faster: a hybrid step at mask_ratio {ratio} costs about a large one; lower mask_ratio."
     ),
     "target": "{target:g}x is out of reach: this is the fastest plan of its kind; lower target_speedup.",
+    "low_target": "A target_speedup of {target:g} comes to no speed-up; raise it.",
     "few_cheap": "This plan is not faster: too few steps are cheap; lower switch_step or mask_ratio.",
 }
 """Why nothing is gained → the sentence that names the setting to change."""
+NOT_FASTER = 1.02
+"""A speed-up up to this is none."""
 
 
 def pass_flops(config: MMDiTConfig, kept: int, count: int, context: int, rows: int = 1) -> int:
@@ -134,7 +138,7 @@ def forecast(plan: Plan, sigmas: Sequence[float], costs: Costs) -> Forecast:
     total = sum(costs.of(step, plan) for step in steps)
     speedup = len(steps) * costs.large / total if total else 1.0
     summary = _summary(plan, steps, speedup) + (" by measured times" if costs.measured else "")
-    reason, advice = ("", "") if speedup > 1.02 else _advice(plan, steps)
+    reason, advice = ("", "") if speedup > NOT_FASTER else _advice(plan, steps)
     return Forecast(steps, speedup, summary, advice, reason, costs.measured)
 
 
@@ -158,6 +162,8 @@ def _advice(plan: Plan, steps: Sequence[PlannedStep]) -> tuple[str, str]:
         reason = "all_large" if plan.method != "T-Stitch" else "all_large_late"
     elif plan.hybrid.refresh_every == 1:
         reason = "all_full"
+    elif all(step.full or step.stage is Stage.LARGE for step in steps):
+        reason = "all_placed"
     elif plan.hybrid.background == "small" and plan.hybrid.mask_ratio > 0.5:
         reason = "large_mask"
     else:

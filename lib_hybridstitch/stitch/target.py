@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lib_hybridstitch.fields import Scalar
 from lib_hybridstitch.settings import StitchSettings
-from lib_hybridstitch.stitch.cost import Costs, forecast
+from lib_hybridstitch.stitch.cost import ADVICE, NOT_FASTER, Costs, forecast
 from lib_hybridstitch.stitch.plan import Plan, PlannedStep, Stage, make_plan, run_sigmas
 from lib_hybridstitch.stitch.profile import PROFILE, remainder, weight
 
@@ -31,6 +31,17 @@ class Aim:
     settings: StitchSettings
     speedup: float
     reached: bool
+
+    @property
+    def reason(self) -> str:
+        """What to know about the wish, a word of `ADVICE`, or ""; a plan's own advice names settings that follow."""
+        if not self.reached:
+            return "target"
+        return "low_target" if self.speedup <= NOT_FASTER else ""
+
+    def advice(self, target: float) -> str:
+        """`reason` as a sentence, or ""; `target` is what was wished for."""
+        return ADVICE[self.reason].format(target=target) if self.reason else ""
 
 
 def aim(

@@ -16,7 +16,7 @@ from lib_hybridstitch.errors import HybridStitchError, SettingsError, quoted
 from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.settings import PRESETS, StitchSettings
-from lib_hybridstitch.stitch.cost import ADVICE, Costs, forecast
+from lib_hybridstitch.stitch.cost import Costs, forecast
 from lib_hybridstitch.stitch.pace import RunKind
 from lib_hybridstitch.stitch.plan import Plan, PlannedStep, make_plan, run_sigmas
 from lib_hybridstitch.stitch.target import aim
@@ -89,17 +89,17 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
     def costs_of(plan: Plan) -> Costs:
         return extension.paces.costs(kind, kind.counted(plan, extension.host.context()))
 
-    missed = ""
-    if settings.target_speedup:
-        aimed = aim(settings, sigmas, sampled, costs_of)
-        missed = "" if aimed.reached else ADVICE["target"].format(target=settings.target_speedup)
+    aimed = aim(settings, sigmas, sampled, costs_of) if settings.target_speedup else None
+    wish = settings.target_speedup
+    if aimed:
         settings = aimed.settings
         made = make_plan(settings, sigmas)
     told = forecast(made, sampled, costs_of(made))
-    reason = _reason(settings, made.needs_small, "target" if missed else told.reason)
+    found, advice = (aimed.reason, aimed.advice(wish)) if aimed else (told.reason, told.advice)
+    reason = _reason(settings, made.needs_small, found)
     return {
         "summary": told.summary,
-        "advice": SMALL_ADVICE.get(reason, missed or told.advice),
+        "advice": SMALL_ADVICE.get(reason, advice),
         "reason": reason,
         "speedup": told.speedup,
         "measured": told.measured,
@@ -112,17 +112,16 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
 def _reason(settings: StitchSettings, needed: bool, found: str) -> str:
     """The one thing to know about a plan, a word of `SMALL_ADVICE` or `ADVICE`, if anything.
 
-    A wish that is missed matters more than a small checkpoint that stands by, a missing one more than either.
+    That nothing is gained matters more than a small checkpoint that stands by, a missing one more than either.
 
     Args:
         settings: of the run.
         needed: whether its plan uses the small model.
-        found: what the forecast says by itself, or "".
+        found: why nothing is gained, or the wish is missed, or "".
     """
     if needed and not settings.small_checkpoint:
         return "choose_small"
-    idle = settings.small_checkpoint and not needed
-    return "no_small" if idle and found != "target" else found
+    return found or ("no_small" if settings.small_checkpoint and not needed else "")
 
 
 def _sampled(sigmas: Sequence[float], strength: float) -> Sequence[float]:

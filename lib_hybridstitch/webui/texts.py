@@ -28,9 +28,11 @@ PAGE: Mapping[str, str] = MappingProxyType(
         "reason_all_large": "Not faster: the large model computes every step. Lower the switch step.",
         "reason_all_large_late": "Not faster: the large model computes every step. Raise the switch step.",
         "reason_all_full": "Not faster: every hybrid step is a full pass. Raise Refresh every above 1.",
+        "reason_all_placed": "Not faster: every hybrid step is a full pass. Lower Full share.",
         "reason_large_mask": "Not faster: with so large a mask a hybrid step is no cheaper. Lower the mask ratio.",
         "reason_few_cheap": "Not faster: too few steps are cheap. Lower the switch step or the mask ratio.",
         "reason_target": "The target speedup is out of reach: this is the fastest plan of its kind.",
+        "reason_low_target": "Not faster: the target speedup asks for too little. Raise it.",
         "reason_choose_small": "Choose a small checkpoint: this plan needs one.",
         "reason_no_small": "This plan uses no small model.",
         # the last run

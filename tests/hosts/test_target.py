@@ -44,6 +44,12 @@ def test_a_target_out_of_reach_is_said(web: Web) -> None:
     assert any("4x is out of reach" in comment for comment in told.comments)
 
 
+def test_a_target_that_asks_for_nothing_names_itself(web: Web) -> None:
+    told = web.on({"preset": "Balanced", "target_speedup": 0.5})
+    [said] = [comment for comment in told.comments if "speed-up" in comment or "not faster" in comment]
+    assert said == "HybridStitch: A target_speedup of 0.5 comes to no speed-up; raise it."
+
+
 def test_the_page_foretells_what_the_run_does(web: Web) -> None:
     request = {"steps": STEPS, "width": 128, "height": 128, "cfg_scale": 3.0, "sampler": "Euler", "scheduler": "Simple"}
     web.on(WISH, cfg_scale=3.0)

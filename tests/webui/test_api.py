@@ -119,6 +119,21 @@ def test_plan_says_when_a_target_is_out_of_reach(extension: Extension, small: st
     assert told["advice"] == "4x is out of reach: this is the fastest plan of its kind; lower target_speedup."
 
 
+@pytest.mark.parametrize("small", ["", "small"], ids=["no small checkpoint", "one that stands by"])
+def test_plan_names_the_setting_that_would_make_it_faster(extension: Extension, small: str) -> None:
+    """A target's own numbers follow from it, so they are never what to change; nor is an idle checkpoint the news."""
+    for settings, reason, named in (
+        ({"target_speedup": 0.5}, "low_target", "target_speedup"),
+        ({"full_share": 1.0}, "all_placed", "full_share"),
+        ({"background": "reuse", "refresh_every": 1}, "all_full", "refresh_every"),
+        ({"switch_step": 150}, "all_large", "switch_step"),
+    ):
+        request = {"settings": {"preset": "Balanced", "small_checkpoint": small, **settings}, "steps": 8}
+        told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
+        assert told["speedup"] == 1.0
+        assert (told["reason"], named in told["advice"]) == (reason, True)
+
+
 def test_plan_works_with_an_empty_request(extension: Extension) -> None:
     assert client(extension).post("/hybridstitch/v1/plan", json={}).status_code == 200
 
