@@ -212,7 +212,8 @@ class Bench:
         kinds = {kind.__name__: types[kind] for kind in OURS}
         wanted = {kind for kind in types if issubclass(kind, Tensor)}
         kept = {id(tensor) for network in self.networks() for tensor in network.state_dict(keep_vars=True).values()}
-        return {**kinds, "tensors": sum(type(one) in wanted and id(one) not in kept for one in alive)}
+        tensors = [one for one in alive if type(one) in wanted and id(one) not in kept]
+        return {**kinds, "tensors": sum(not one.is_meta for one in tensors)}  # a released network's hold no memory
 
     def networks(self) -> list[Any]:
         """The transformers that are kept between runs: the large one, and the small one."""

@@ -36,8 +36,8 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "small_scope": ("all", "outside"),
     "refresh_every": (0, 2, 3),
     "kv_cache": ("full", "fp8", "off"),
-    "small_device": ("keep", "park"),
 }
+"""All but `small_device`: a change of it loads the small model again, in a generation and not in its repeat."""
 REQUESTS: dict[str, tuple[Any, ...]] = {
     "steps": (4, 5, 6, 8),
     "width": (64, 96, 128),
@@ -145,17 +145,22 @@ class Sorts:
         kind = chance.choices(("nothing", "error", "nan", "interrupt"), (6, 3, 1, 1))[0]
         place, number, call = chance.choice(self.places), chance.randrange(len(self.parts)), chance.randint(1, 4)
 
-        def disturbed() -> AbstractContextManager[Any]:
+        def disturbed(fault: faults.Fault) -> AbstractContextManager[Any]:
             if kind == "error":
-                return faults.failing_at(place, faults.Fault(faults.KINDS["exception"]()))
+                return faults.failing_at(place, fault)
             if kind == "nan":
                 part = pieces(self.bench, 1)[number % len(self.parts)][1]
                 return faults.module_answering(part, call, float("nan"), lambda _frames: None)
             return self.interrupted(call) if kind == "interrupt" else nullcontext()
 
-        def run() -> Outcome:
-            self.bench.plan = settings
-            return self.bench.run(True, disturbed, **request)
+        def run() -> tuple[Outcome, int]:
+            """The outcome, and the evaluation that an error struck in, or -1."""
+            self.bench.plan, struck = settings, [-1]
+            error = faults.KINDS["exception"]()
+            fault = faults.Fault(error, lambda _frames: struck.append(self.bench.done))
+            outcome = self.bench.run(True, lambda: disturbed(fault), **request)
+            error.__traceback__ = error.__context__ = None
+            return outcome, struck[-1]
 
         return kind, run
 
@@ -184,11 +189,6 @@ def same_end(one: Outcome, other: Outcome) -> bool:
     )
 
 
-def traces(found: dict[str, Any]) -> dict[str, Any]:
-    """All but how many models are on the device, which is for the settings to say."""
-    return {key: value for key, value in found.items() if key != "loaded"}
-
-
 def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bool) -> None:
     """Each is made twice and both are alike; memory stays flat; every request is answered, and none with a 5xx."""
     if not long_run and bench.host.name != "forge":
@@ -197,17 +197,20 @@ def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bo
     kept_plan, process = bench.plan, psutil.Process()
     sorts, kinds, resident = Sorts(bench, 17), Counter[str](), []
     differing: list[str] = []
+    elsewhere = 0
     began = time.perf_counter()
     try:
         with under_fire(bench.host.app, PAUSE if long_run else SHORT_PAUSE) as fire:
             for number in range(pairs):
                 kind, run = sorts.next()
                 kinds[kind] += 2
-                one, other = run(), run()
-                if not same_end(one, other):
+                (one, struck), (other, again) = run(), run()
+                if struck != again:  # what a forecast rests on is learnt, so the repeat takes another way to it
+                    elsewhere += 1
+                elif not same_end(one, other):
                     differing.append(f"{number}: {kind}")
                 if not (bench.host.name == "ersatz" and kind == "interrupt"):  # it unloads its models then
-                    assert traces(bench.trace()) == traces(bench.clean), f"generation {number} ({kind}) left a trace"
+                    assert bench.trace() == bench.clean, f"generation {number} ({kind}) left a trace"
                 del one, other
                 resident.append(process.memory_info().rss / 2**20)
     finally:
@@ -223,6 +226,7 @@ def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bo
         "kinds": dict(kinds),
         "seconds": round(seconds),
         "differing from their repeat": len(differing),
+        "whose error struck elsewhere in the repeat": elsewhere,
         "resident MB, first and last": [round(later[0]), round(later[-1])],
         "resident MB per generation": round(slope, 3),
         "tensors, before and after": [bench.baseline["tensors"], alive["tensors"]],
@@ -232,6 +236,7 @@ def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bo
     }
     print(json.dumps(figures))
     assert not differing
+    assert elsewhere < pairs / 10
     assert not fire.broken
     assert not [answer for answer in fire.status if answer.split()[1].startswith("5")]
     assert sum(alive[kind.__name__] for kind in OURS) == 0
