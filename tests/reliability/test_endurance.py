@@ -193,7 +193,7 @@ def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bo
     """Each is made twice and both are alike; memory stays flat; every request is answered, and none with a 5xx."""
     if not long_run and bench.host.name != "forge":
         pytest.skip("with --long only")
-    pairs = 250 if long_run else 6
+    pairs = 250 if long_run else 5
     kept_plan, process = bench.plan, psutil.Process()
     sorts, kinds, resident = Sorts(bench, 17), Counter[str](), []
     differing: list[str] = []

@@ -185,7 +185,7 @@ def at(place: Place, kind: str) -> Attempt:
 
 def test_an_error_at_any_call_of_ours_costs_no_picture(bench: Bench, long_run: bool) -> None:
     """With --long every function's first and last call; otherwise some of the first ones."""
-    every = 1 if long_run else {"a1111": 4, "forge": 19, "ersatz": 29}[bench.host.name]
+    every = 1 if long_run else {"a1111": 6, "forge": 24, "ersatz": 36}[bench.host.name]
     places = chosen(places_of(bench), long_run, every)
     count, struck = tried(bench, (at(place, "exception") for place in places), 4 if long_run else 40)
     assert struck > 0.95 * count
