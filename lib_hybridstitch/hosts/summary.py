@@ -52,6 +52,17 @@ class Done:
     hosts_own: bool
 
 
+def renew(p: Any) -> None:
+    """Give a processing object a record of its own, without any key of ours.
+
+    An X/Y/Z plot, like other extensions, generates with shallow copies of one object: they share its record, and what
+    an earlier one wrote there would stand in the next picture too. Where none of our keys is, nothing is changed.
+    """
+    ours = {*RUN_KEYS, *(spec.infotext for spec in specs().values())}
+    if not ours.isdisjoint(p.extra_generation_params):
+        p.extra_generation_params = {key: value for key, value in p.extra_generation_params.items() if key not in ours}
+
+
 def write(infotext: MutableMapping[str, Any], generation: Generation) -> None:
     """Record in infotext what happened, and why not where it did not; what an earlier batch left is replaced."""
     for key in RUN_KEYS:

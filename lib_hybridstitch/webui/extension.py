@@ -54,6 +54,7 @@ class Extension:
 
     def _process(self, p: Any, args: Sequence[Any]) -> None:
         self._forget(p)
+        summary.renew(p)
         try:
             settings = self.settings(args, xyz.changes(p))
         except SettingsError as error:

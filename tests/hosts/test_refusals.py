@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -141,6 +142,24 @@ def test_axes_of_a_grid_change_settings(web: Web) -> None:
     ticked = {"HybridStitch": [{"small_checkpoint": web.small, "preset": "Paper"}]}
     by_axis = web.host.run(p, web.host.script_args("txt2img", ticked))
     assert torch.equal(by_axis.latents, by_name.latents)
+
+
+def test_the_cells_of_a_grid_record_their_own_settings_only(web: Web) -> None:
+    """A plot makes its cells with shallow copies of one object, which share what is to be recorded."""
+    p = web.host.processing(steps=8)
+    p.scripts = web.host.runner("txt2img")
+
+    def cell(**changes: Any) -> Any:
+        made = copy.copy(p)
+        made.hybridstitch_xyz = changes
+        ticked = {"HybridStitch": [{"small_checkpoint": web.small, "preset": "Balanced"}]}
+        return web.host.run(made, web.host.script_args("txt2img", ticked)).infotext
+
+    plain, aimed = cell(), cell(target_speedup=1.3)
+    assert "HybridStitch aimed at" in aimed and aimed["HybridStitch preset"] == "Custom"
+    assert cell(mask_ratio=0.25)["HybridStitch mask ratio"] == "0.25"
+    assert cell() == plain
+    assert not [key for key in cell(enabled=False) if key.startswith("HybridStitch")]
 
 
 def test_the_settings_pages_small_checkpoint_is_used_when_none_is_chosen(web: Web) -> None:
