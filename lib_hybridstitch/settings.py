@@ -142,7 +142,7 @@ class StitchSettings:
     extrapolate: float = _governed(
         "extrapolate",
         "How far a reused velocity follows the trend of the last two: 0 holds the last, 1 follows fully. Higher is "
-        "closer to the large model until it overshoots; 0.7 is recommended.",
+        "closer to the large model until it overshoots; 0.9 is recommended.",
         span=(0, 1, 0.05),
     )
     small_scope: str = _governed(

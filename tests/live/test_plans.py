@@ -18,6 +18,8 @@ PLANS: dict[str, dict[str, Any]] = {
     "SRDiffusion": SRDIFFUSION,
     "SRDiffusion, adaptive": {**SRDIFFUSION, "adaptive": True},
     "RAS": {"method": "RAS", "switch_step": 0.2, "mask_ratio": 0.4},
+    "Balanced with a target": {"preset": "Balanced", "target_speedup": 1.3},
+    "Paper with a target": {"preset": "Paper", "target_speedup": 1.8},
     "small model outside the mask": {"preset": "Paper", "small_scope": "outside"},
     "masked reuse": {"preset": "Balanced", "mask_ratio": 0.3},
     "disagreement over reuse": {"preset": "Balanced", "mask_ratio": 0.3, "score": "disagreement"},
@@ -77,6 +79,19 @@ def test_the_mask_has_the_size_that_was_asked_for(webui: WebUI) -> None:
 def test_the_same_settings_make_the_same_picture(webui: WebUI) -> None:
     args = webui.settings(preset="Paper")
     assert same(webui.generate(args), webui.generate(args))
+
+
+@pytest.mark.parametrize(
+    "wish", [{"preset": "Balanced", "target_speedup": 1.3}, {"method": "T-Stitch", "target_speedup": 2}]
+)
+def test_what_a_target_came_to_makes_the_same_picture(webui: WebUI, wish: dict[str, Any]) -> None:
+    wished = webui.generate(webui.settings(**wish))
+    assert wished.keys["HybridStitch aimed at"].startswith(f"{wish['target_speedup']:g}x, foretold ")
+    aimed = webui.last_run()["aimed"]
+    assert aimed["target_speedup"] == 0
+    again = webui.generate({**aimed, "enabled": True})
+    assert again.happened == wished.happened
+    assert same(again, wished)
 
 
 def test_positions_mean_the_same_as_names(webui: WebUI) -> None:
