@@ -1,4 +1,4 @@
-"""A bench per stand-in, kept for all tests here, since making one takes longer than using it."""
+"""A bench per stand-in, kept for a whole file of tests, since making one takes longer than using it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.hosts.conftest import HOSTS, Web, make
 from tests.reliability.bench import PLAN, Bench
 
 
-@pytest.fixture(scope="package", params=HOSTS)
+@pytest.fixture(scope="module", params=HOSTS)
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """The bench of every stand-in; pytest runs all tests of one before it makes the next."""
     name = request.param
