@@ -156,7 +156,7 @@ def test_sizes_beyond_the_time_are_left_out_and_named():
 def test_a_run_whose_engine_gave_up_is_no_figure():
     bench = timed.Bench.of(TOY, CPU, rounds=1)
     bench.small.pos_embed.fill_(float("nan"))
-    with pytest.raises(RuntimeError, match="HybridStitch: the small model's velocity at sigma .* is not finite"):
+    with pytest.raises(RuntimeError, match=r"HybridStitch: the small model's velocity at sigma .* is not finite"):
         bench.whole_run(counted.plans(TOY)["Paper"], TOY.inputs(64, CPU))
     found, left_out = timed.sizes_in_time(bench, (64,), minutes=1)
     assert found == {} and "not finite" in left_out["64"]

@@ -187,7 +187,6 @@ def install(
         large: which of them is the current one.
         fake_gradio: put a gradio there that shows nothing; False needs the real one.
     """
-    assert not any(isinstance(other, standin.Finder) for other in sys.meta_path), "another stand-in is still there"
     found = standin.finder(like, [FAKES] if fake_gradio else [])
     for module in found.names():
         monkeypatch.setitem(sys.modules, module, None)  # type: ignore[arg-type]  # so that it is gone afterwards
