@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lib_hybridstitch.hosts.shelf import Shelf
 
 
@@ -54,3 +56,24 @@ def test_a_wish_for_release_does_not_outlive_its_model() -> None:
     other = shelf.take("b", Model)
     shelf.put_back()
     assert other.released == 0
+
+
+class Stubborn(Model):
+    """A model whose memory cannot be given back."""
+
+    def release(self) -> None:
+        """Fail."""
+        super().release()
+        raise RuntimeError("the driver does not answer")
+
+
+def test_a_model_that_cannot_be_released_is_not_kept_and_stands_in_nobodys_way() -> None:
+    shelf: Shelf[Model] = Shelf()
+    stubborn = shelf.take("a", Stubborn)
+    assert shelf.release()
+    with pytest.raises(RuntimeError, match="driver"):
+        shelf.put_back()
+    other = shelf.take("a", Model)
+    shelf.put_back()
+    assert other is not stubborn and stubborn.released == 1
+    assert shelf.holds("a") and other.released == 0, "the old wish for a release is forgotten"

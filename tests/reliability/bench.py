@@ -149,6 +149,13 @@ class Bench:
         self._forget()
         return outcome
 
+    def ready(self) -> None:
+        """Bring the extension to where a generation and its repeat take the same way: model loaded, nothing learnt."""
+        if len(self.networks()) == 1:
+            self.plan = PLAN
+            assert self.run(True).raised is None and len(self.networks()) == 2
+        self.web.extension.paces.clear()
+
     def _forget(self) -> None:
         journal = self.host.journal
         for part in (journal.hooks, journal.calls, journal.swallowed, journal.latents):

@@ -66,6 +66,19 @@ def test_models_released_in_mid_run_stay_until_its_end(bench: Bench) -> None:
     assert afterwards(bench) == []
 
 
+def test_a_checkpoint_changed_in_mid_run_is_left_as_it_was(bench: Bench) -> None:
+    """The WebUI has let go of its model and holds no other yet; the run goes on with the one that it began with."""
+    data = bench.host.module("modules.sd_models").model_data
+    held = data.sd_model
+    try:
+        outcome = bench.run(True, lambda: after_evaluation(bench, 2, lambda: setattr(data, "sd_model", None)))
+    finally:
+        data.sd_model = held
+    assert outcome.raised is None and same(outcome.latents, bench.on)
+    assert _left_behind(bench, outcome) == []
+    assert afterwards(bench) == []
+
+
 def test_a_generation_that_dies_before_sampling_is_not_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompts cannot be encoded, say, after `process_batch`: nobody tells us that it is over."""
     processing = bench.host.module("modules.processing_base").StableDiffusionProcessing

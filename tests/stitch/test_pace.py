@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -104,3 +107,36 @@ def test_shares_follow_the_plan() -> None:
     ]
     reuse = paper(background="reuse", score="change", mask_ratio=0.0, handoff_step=0)
     assert {shares(step, reuse, TOKENS) for step in reuse.steps(SIGMAS)[3:]} == {(0.0, 0.0)}
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads give way to one another as often as they can."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_forecasts_are_asked_for_while_times_are_learnt(restless: None) -> None:
+    paces, failed = Paces(), list[Exception]()
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not done.is_set():
+                paces.costs(KIND, COUNTED)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test tells it
+            failed.append(error)
+
+    asking = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    for number in range(1500):
+        paces.learn(KIND, [record(Stage.HYBRID, number % 97 / 100, 1, 30.0), *PASS])
+        if number % 100 == 99:
+            paces.clear()
+    done.set()
+    for thread in asking:
+        thread.join()
+    assert not failed
