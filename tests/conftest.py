@@ -6,6 +6,7 @@ The whole suite is shared among as many processes as there are cores; tests that
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from tests.turns import MOST_WORKERS, Workers
 
@@ -21,6 +23,8 @@ WORKERS = Workers.here()
 TURNS = "HYBRIDSTITCH_TURNS"
 """Environment variable: where the processes' locks lie."""
 BROWSER = Path(__file__).parent / "browser"
+LONGEST = ("test_typing_and_lint.py", "test_serve.py", "test_benchmarks.py", "test_peers.py")
+"""Files of few tests that take long: begun last, they would keep one process busy while the others are done."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,12 +45,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is marked `long` unless `--long` is given; what drives a browser runs alone."""
+    """Skip what is marked `long` unless `--long` is given; what takes longest begins first."""
     for item in items:
         if item.get_closest_marker("long") and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="takes long: runs with --long only"))
-        if BROWSER in item.path.parents:
-            item.add_marker(pytest.mark.alone)
+    if WORKERS.count:
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda one: (BROWSER not in one.path.parents, one.path.name not in LONGEST, -tests[one.path]))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """The processes take files in the order of the tests."""
+    return ByFile(config, log)
+
+
+class ByFile(LoadFileScheduling):
+    """A file of tests belongs to one process, and those in a browser to a single one: they share a started page."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = f"{BROWSER.parent.name}/{BROWSER.name}/"
+        return folder if nodeid.startswith(folder) else str(super()._split_scope(nodeid))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

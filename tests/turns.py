@@ -1,7 +1,7 @@
 """Which tests run beside which, where several processes share the work.
 
-Most tests do not mind company. What measures time, or drives a browser that has to keep up, waits until the others are
-between two tests, and they wait until it is done.
+Most tests do not mind company. What measures time waits until the others are between two tests, and they wait until it
+is done.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 MOST_WORKERS = 4
-"""Beyond that the browser's tests, which run alone, take longer than all others."""
+"""Beyond that the browser's tests, which one process runs, take longer than all others."""
 
 
 @dataclass(frozen=True)
