@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,8 +18,6 @@ from xdist.scheduler import LoadFileScheduling
 from tests.turns import MOST_WORKERS, Workers
 
 WORKERS = Workers.here()
-TURNS = "HYBRIDSTITCH_TURNS"
-"""Environment variable: where the processes' locks lie."""
 BROWSER = Path(__file__).parent / "browser"
 LONGEST = ("test_typing_and_lint.py", "test_serve.py", "test_benchmarks.py", "test_peers.py")
 """Files of few tests that take long: begun last, they would keep one process busy while the others are done."""
@@ -73,40 +69,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(os.cpu_count() or 1, MOST_WORKERS) if whole else 0
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Where processes share the cores, each computes on one, and they take turns by locks in a common folder."""
+def pytest_configure() -> None:
+    """Where processes share the cores, each computes on one."""
     if WORKERS.count:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS.count))
-        config.pluginmanager.register(TakingTurns(Path(os.environ[TURNS])), "turns")
-    else:
-        folder = TemporaryDirectory(prefix="hybridstitch-turns-")
-        config.add_cleanup(folder.cleanup)
-        os.environ[TURNS] = folder.name
 
 
-class TakingTurns:
-    """Every test waits, before its fixtures are made, until it may run.
-
-    Who runs alone keeps the turn for a next test of that kind: handing it over and back would leave a core idle for as
-    long as the others' test in between.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.held = folder, ExitStack()
-        self.keeps = False
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-        """Hold the turn while fixtures are made, the test runs, and fixtures are undone."""
-        alone = item.get_closest_marker("alone") is not None
-        if not self.keeps:
-            self.held.enter_context(WORKERS.turn(alone, self.folder))
-        try:
-            return (yield)
-        finally:
-            self.keeps = alone and nextitem is not None and nextitem.get_closest_marker("alone") is not None
-            if not self.keeps:
-                self.held.close()
+@pytest.fixture(autouse=True)
+def _turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Wait until this test may run."""
+    alone = request.node.get_closest_marker("alone") is not None
+    with WORKERS.turn(alone, tmp_path_factory.getbasetemp().parent):
+        yield
 
 
 @pytest.fixture(scope="session")
