@@ -67,7 +67,12 @@ class Watched:
 
 
 def complaints(watched: Watched, outcome: Outcome, door: bool) -> list[str]:
-    """What is wrong with how a generation took a fault; nothing, one hopes."""
+    """What is wrong with how a generation took a fault, and with what it left; nothing, one hopes."""
+    return taken_wrongly(watched, outcome, door) + _left_behind(watched.bench, outcome, door)
+
+
+def taken_wrongly(watched: Watched, outcome: Outcome, door: bool) -> list[str]:
+    """What is wrong with how a generation took a fault."""
     error, bench, found = watched.fault.error, watched.bench, []
     interrupt = not isinstance(error, Exception)
     if outcome.raised is not None:
@@ -83,7 +88,7 @@ def complaints(watched: Watched, outcome: Outcome, door: bool) -> list[str]:
         if not any(same(outcome.latents, one) for one in wanted):
             found.append(f"not the large model's picture from evaluation {watched.evaluations} on")
         found += _untold(watched, outcome)
-    return found + _left_behind(bench, outcome, door)
+    return found
 
 
 def _untold(watched: Watched, outcome: Outcome) -> list[str]:
@@ -193,7 +198,7 @@ def test_an_error_at_any_call_of_ours_costs_no_picture(bench: Bench, long_run: b
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "exception"])
 def test_every_kind_of_error_at_any_call_of_ours(bench: Bench, kind: str, long_run: bool) -> None:
-    places = chosen(places_of(bench), False, 1 if long_run else 120)
+    places = chosen(places_of(bench), long_run, 1 if long_run else 120)
     count, struck = tried(bench, (at(place, kind) for place in places), 8)
     assert struck > 0.95 * count
 
