@@ -15,7 +15,7 @@ from tests.browser.server import serving
 from tests.browser.tab import Tab
 
 FOLDER = ROOT / "docs"
-PROMPT, SEED = "frog and red apple on blue", 4
+PROMPT, SEED = "frog and red apple on blue", 2
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; caret-color: transparent; }"
 
 
