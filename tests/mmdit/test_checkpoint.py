@@ -244,7 +244,7 @@ def test_pairs_are_checked_by_file_name(
 # Memory
 
 MEASURE = """
-import sys, threading, torch
+import sys, threading, time, torch
 from pathlib import Path
 from safetensors.torch import load as load_bytes
 from lib_hybridstitch.mmdit import checkpoint
@@ -258,7 +258,10 @@ def watch():
         seen.append(anonymous())
 
 def everything_at_once(path, dtype):
-    return {name: tensor.to(dtype) for name, tensor in load_bytes(Path(path).read_bytes()).items()}
+    raw = Path(path).read_bytes()
+    tensors = {name: tensor.to(dtype) for name, tensor in load_bytes(raw).items()}
+    time.sleep(0.1)  # a busy machine wakes the watcher late
+    return tensors
 
 path, how, dtype = sys.argv[1], sys.argv[2], getattr(torch, sys.argv[3])
 torch.set_num_threads(1)
