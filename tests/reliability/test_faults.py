@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -64,11 +64,6 @@ class Watched:
         outcome = self.bench.run(True, lambda: during)
         self.fault.error.__traceback__ = self.fault.error.__context__ = None  # they hold every frame's tensors
         return outcome
-
-
-def complaints(watched: Watched, outcome: Outcome, door: bool) -> list[str]:
-    """What is wrong with how a generation took a fault, and with what it left; nothing, one hopes."""
-    return taken_wrongly(watched, outcome, door) + _left_behind(watched.bench, outcome, door)
 
 
 def taken_wrongly(watched: Watched, outcome: Outcome, door: bool) -> list[str]:
@@ -160,20 +155,33 @@ def is_door(place: Place) -> bool:
     return any(place.file.endswith(file) and place.name == name for file, name in DOORS)
 
 
-def tried(bench: Bench, attempts: Iterable[Attempt], every_after: int) -> tuple[int, int]:
+def tried(
+    bench: Bench,
+    attempts: Iterable[Attempt],
+    every_after: int,
+    beside: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    foreign_sample: bool = False,
+) -> tuple[int, int]:
     """Put faults into generations one at a time; fails with all that went wrong. Returns how many, and how many struck.
 
     Args:
         attempts: name, error, whether it is at a door, and what makes the fault when it is given one.
         every_after: look at the next generations, with and without HybridStitch, after each so many.
+        beside: another extension around each generation. It may put back what it found, ours without effect by then,
+            so what is left behind is looked at after one more generation.
+        foreign_sample: whether that extension leaves its own `p.sample`.
     """
     wrong: dict[str, list[str]] = {}
     count = struck = 0
     for count, (name, error, door, during) in enumerate(attempts, 1):
         watched = Watched(bench, error)
-        outcome = watched.run(during(watched.fault))
+        with beside():
+            outcome = watched.run(during(watched.fault))
         struck += watched.fault.done
-        found = complaints(watched, outcome, door) if watched.fault.done else _left_behind(bench, outcome)
+        found = taken_wrongly(watched, outcome, door) if watched.fault.done else []
+        if beside is not nullcontext:
+            bench.run(True)
+        found += _left_behind(bench, outcome, foreign_sample or (door and watched.fault.done))
         if found or count % every_after == 0:
             found += afterwards(bench)
         if found:
