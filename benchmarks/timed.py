@@ -20,7 +20,7 @@ from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import KVCache, needed_bytes
 from lib_hybridstitch.mmdit.model import MMDiT
 from lib_hybridstitch.mmdit.partial import run
-from lib_hybridstitch.mmdit.tokens import shared
+from lib_hybridstitch.mmdit.tokens import TokenGrid, shared
 from lib_hybridstitch.settings import PRESETS
 from lib_hybridstitch.stitch.complexity import mask_size
 from lib_hybridstitch.stitch.evaluation import Evaluation, Side
@@ -31,6 +31,8 @@ GUIDANCE = 4.5
 RUN_ROUNDS = 3
 BOOKKEEPING_ROUNDS = 5
 WEIGHT_SPREAD = 0.02
+AT_ONCE = 0.3
+"""Share of the tokens in the partial pass that is captured and runs beside the small model."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,21 @@ class Bench:
         large, small = (random_network(config, scale.dtype, device) for config in (scale.large, scale.small))
         return cls(scale, large, small, device, rounds, compiler)
 
-    def size(self, size: int, until: float) -> dict[str, Any]:
-        """Everything about one picture size; rounds end at `until`, by `time.monotonic`."""
-        watch = Stopwatch(self.device, until)
+    def passes(self, size: int, until: float) -> dict[str, Any]:
+        """Single passes and a hybrid step's own work at one size; rounds end at `until`, by `time.monotonic`."""
         call = self.scale.inputs(size, self.device)
         typed = replace(call, x=self._typed(call.x), context=self._typed(call.context), pooled=self._typed(call.pooled))
         with torch.inference_mode():
-            found: dict[str, Any] = {"passes": self._passes(size, typed, watch)}
+            found: dict[str, Any] = {"passes": self._passes(size, typed, Stopwatch(self.device, until))}
+            if self.device.type == "cuda":
+                found["at_once"] = self._at_once(size, typed, Stopwatch(self.device, until))
             found["bookkeeping"] = bookkeeping(self.large, typed, min(self.rounds, BOOKKEEPING_ROUNDS), self._now)
-            found["runs"] = self._runs(size, call, watch)
         return found
+
+    def runs(self, size: int, until: float) -> dict[str, Any]:
+        """Whole runs at one size; rounds end at `until`."""
+        with torch.inference_mode():
+            return {"runs": self._runs(size, self.scale.inputs(size, self.device), Stopwatch(self.device, until))}
 
     def _typed(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.scale.dtype)
@@ -85,11 +92,7 @@ class Bench:
         count, cache = self.scale.tokens(size), KVCache()
 
         def work(network: MMDiT, kept: int | None, into: KVCache | None) -> Callable[[], object]:
-            tokens = None
-            if kept is not None:
-                spread_out = torch.arange(kept, device=self.device) * count // kept
-                tokens = shared(spread_out, len(ROWS))
-            return lambda: run(network, call.x, call.sigma, call.context, call.pooled, tokens, into, rows=call.rows)
+            return self._pass(call, network, kept, into)
 
         works = {"large": work(self.large, None, None), "large, filling the cache": work(self.large, None, cache)}
         for ratio in RATIOS:
@@ -108,6 +111,36 @@ class Bench:
         formula = activation_bytes(self.scale.large, self.scale.sampling(size), width) + self._weights()
         cached = needed_bytes(self.scale.large, count, self.scale.context, len(ROWS), width)
         return {"rows": rows, "peak": _memory(peak, formula), "cache": {"bytes": cache.bytes(), "formula": cached}}
+
+    def _pass(self, call: Evaluation, network: MMDiT, kept: int | None, cache: KVCache | None) -> Callable[[], object]:
+        """A pass over `kept` tokens, evenly spread; over all of them when None."""
+        tokens = None
+        if kept is not None:
+            count = TokenGrid.of(call.x, self.scale.large.patch_size).count
+            tokens = shared(torch.arange(kept, device=self.device) * count // kept, len(ROWS))
+        return lambda: run(network, call.x, call.sigma, call.context, call.pooled, tokens, cache, rows=call.rows)
+
+    def _at_once(self, size: int, call: Evaluation, watch: Stopwatch) -> dict[str, Any]:
+        """What a GPU could gain: passes replayed from a CUDA graph, and both models' passes on two streams."""
+        cache = KVCache()
+        self._pass(call, self.large, None, cache)()
+        large = self._pass(call, self.large, None, None)
+        partial = self._pass(call, self.large, mask_size(AT_ONCE, self.scale.tokens(size)), cache)
+        small = self._pass(call, self.small, None, None)
+
+        def in_turn() -> None:
+            partial()
+            small()
+
+        works = {"large": large, "partial": partial, "partial, then small": in_turn}
+        works["partial beside small, on two streams"] = lambda: beside(partial, small)
+        left_out = {}
+        for name, work in (("large", large), ("partial", partial), ("partial, then small", in_turn)):
+            try:
+                works[f"{name}, from a CUDA graph"] = captured(work)
+            except RuntimeError as error:  # the other rows are worth having
+                left_out[name] = str(error).partition("\n")[0]
+        return {"ratio": AT_ONCE, "rows": over(watch.clock(works, self.rounds), "large"), "not_captured": left_out}
 
     def _weights(self) -> int:
         """Bytes of both networks, which lie on the device all the time."""
@@ -174,25 +207,54 @@ def _memory(peak: int | None, formula: int) -> dict[str, Any]:
     return {"bytes": peak, "formula": formula, "ratio": None if peak is None else round(peak / formula, 3)}
 
 
+def captured(work: Callable[[], object]) -> Callable[[], object]:
+    """Work as the replay of a CUDA graph, captured after two warm-ups on a stream of their own.
+
+    Raises:
+        RuntimeError: when the work cannot be captured, because it waits for the GPU for instance.
+    """
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        work()
+        work()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def beside(first: Callable[[], object], second: Callable[[], object]) -> None:
+    """Do both, the second on a stream of its own; the current stream goes on when both are done."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        second()
+    first()
+    torch.cuda.current_stream().wait_stream(aside)
+
+
 def sizes_in_time(bench: Bench, sizes: Sequence[int], minutes: float) -> tuple[dict[str, Any], dict[str, str]]:
-    """Time the sizes in their order until time is up.
+    """Time the sizes in their order until time is up: the passes of all sizes before the runs, which are dear.
 
     Returns:
-        size → what was found, and size → why it was left out.
+        size → what was found, and "passes of 1536²", for instance → why they were left out.
     """
     until = time.monotonic() + 60 * minutes
     found: dict[str, Any] = {}
     left_out: dict[str, str] = {}
-    per_operation = 0.0
-    for size in sizes:
-        started, operations = time.monotonic(), operations_of(bench.scale, size)["large"]
-        if found and started + per_operation * operations > until:
-            left_out[str(size)] = f"no time left of {minutes:g} minutes"
-            continue
-        try:
-            found[str(size)] = bench.size(size, until)
-        except RuntimeError as error:  # out of memory, mostly; the other sizes are worth having
-            left_out[str(size)] = str(error).partition("\n")[0]
-            continue
-        per_operation = (time.monotonic() - started) / operations
+    for name, measure in (("passes", bench.passes), ("runs", bench.runs)):
+        per_operation = 0.0
+        for size in sizes:
+            started, operations = time.monotonic(), operations_of(bench.scale, size)["large"]
+            if per_operation and started + per_operation * operations > until:
+                left_out[f"{name} of {size}²"] = f"no time left of {minutes:g} minutes"
+                continue
+            try:
+                found.setdefault(str(size), {}).update(measure(size, until))
+            except RuntimeError as error:  # out of memory, mostly; the other sizes are worth having
+                left_out[f"{name} of {size}²"] = str(error).partition("\n")[0]
+                continue
+            per_operation = (time.monotonic() - started) / operations
     return found, left_out

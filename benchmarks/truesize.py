@@ -104,7 +104,7 @@ def timed_tables(found: dict[str, Any]) -> str:
     """Passes and whole runs by the clock, and what was left out."""
     passes, runs = [], []
     for size, row in found["sizes"].items():
-        for name, cells in row["passes"]["rows"].items():
+        for name, cells in {**row["passes"]["rows"], **_named(row.get("at_once"))}.items():
             low, high = cells["ratio_quartiles"]
             counted_ratio = f"{cells['counted']:.2f}" if "counted" in cells else ""
             ratio = f"{cells['ratio']:.2f} ({low:.2f}–{high:.2f})"
@@ -112,7 +112,7 @@ def timed_tables(found: dict[str, Any]) -> str:
         for part in row["bookkeeping"]:
             label = f"own work of a hybrid step, {part['background']}, {part['score']}"
             passes.append([f"{size}²", label, f"{part['ms']:.2f}", f"{part['of_large_step']:.4f}", ""])
-        for name, cells in row["runs"].items():
+        for name, cells in row.get("runs", {}).items():
             low, high = cells["speedup_quartiles"]
             peak = cells["peak"]
             memory = "" if peak["bytes"] is None else f"{peak['bytes'] / 2**30:.1f} ({peak['ratio']:.2f})"
@@ -122,7 +122,17 @@ def timed_tables(found: dict[str, Any]) -> str:
             )
     text = _lines(["size", "work", "ms", "over a full large pass (quartiles)", "counted"], passes) + "\n\n"
     text += _lines(["size", "run", "s", "speed-up (quartiles)", "counted", "peak GB (over the formula)"], runs)
-    return text + "".join(f"\n\n{size}² was left out: {reason}." for size, reason in found["left_out"].items())
+    return text + "".join(f"\n\nLeft out: {name}: {reason}." for name, reason in found["left_out"].items())
+
+
+def _named(at_once: dict[str, Any] | None) -> dict[str, Any]:
+    """Rows of graphs and streams; the plain ones are in the table already."""
+    rows = {} if at_once is None else at_once["rows"]
+    return {
+        name.replace("partial", f"large, {at_once['ratio']:.0%}"): cells  # type: ignore[index]
+        for name, cells in rows.items()
+        if name not in ("large", "partial")
+    }
 
 
 def page(found: dict[str, Any], scale: Scale) -> str:

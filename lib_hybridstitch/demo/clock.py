@@ -11,6 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+LOGGED = 50
+"""Steps between two lines of the log."""
+
+
+def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> Tensor:
+    """Take one optimiser step down the gradient of `loss`, its norm at most 1; returns the loss, detached."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_([weight for group in optimiser.param_groups for weight in group["params"]], 1.0)
+    optimiser.step()
+    return loss.detach()
+
 
 class Clock:
     """Steps until the time is used up: warm-up, constant rate, linear decay over the last 40 %; log and checkpoints."""
@@ -25,12 +37,14 @@ class Clock:
     ) -> None:
         self.path, self.budget, self.model, self.optimiser = path, 60 * minutes, model, optimiser
         self.averaged = averaged if averaged is not None else {}
-        self.step, self.used, self.losses = 0, 0.0, list[float]()
-        self.peak = optimiser.param_groups[0]["lr"]
+        self.step, self.used, self.losses = 0, 0.0, list[Tensor]()
+        self.peak = float(optimiser.param_groups[0]["lr"])
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             saved = torch.load(path, map_location="cpu", weights_only=True)
             model.load_state_dict(saved["model"])
+            for group, mine in zip(saved["optimiser"]["param_groups"], optimiser.param_groups):
+                group.update({key: mine[key] for key in ("lr", "capturable") if key in mine})  # these are the device's
             optimiser.load_state_dict(saved["optimiser"])
             for key, value in saved["averaged"].items():
                 self.averaged[key].copy_(value)
@@ -43,38 +57,34 @@ class Clock:
             started = time.monotonic()
             rate = min(1.0, (self.step + 1) / 100, (1 - self.used / self.budget) / 0.4)
             for group in self.optimiser.param_groups:
-                group["lr"] = self.peak * rate
+                if isinstance(group["lr"], Tensor):  # a CUDA graph reads it where it lies
+                    group["lr"].fill_(self.peak * rate)
+                else:
+                    group["lr"] = self.peak * rate
             yield self.step
             self.step += 1
             self.used += time.monotonic() - started
-            if self.step % 50 == 0:
+            if self.step % LOGGED == 0:
                 self._log()
-            if time.monotonic() - last_save > 240:
-                self.save()
-                last_save = time.monotonic()
+                if time.monotonic() - last_save > 240:
+                    self.save()
+                    last_save = time.monotonic()
+        if self.losses:
+            self._log()
         self.save()
 
-    def update(self, loss: Tensor) -> None:
-        """Take one optimiser step down the gradient of `loss`."""
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise RuntimeError(
-                f"the loss became {value} at step {self.step}; resume from {self.path} with a lower rate"
-            )
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        self.losses.append(value)
+    def note(self, loss: Tensor) -> None:
+        """Keep a step's loss for the log; a GPU is not waited for."""
+        self.losses.append(loss.detach())
 
     def _log(self) -> None:
-        entry = {
-            "step": self.step,
-            "minutes": round(self.used / 60, 2),
-            "loss": round(sum(self.losses) / len(self.losses), 4),
-        }
+        loss = float(torch.stack(self.losses).mean())
         self.losses.clear()
-        line = json.dumps(entry)
+        if not math.isfinite(loss):
+            raise RuntimeError(
+                f"the loss became {loss} before step {self.step}; resume from {self.path} with a lower rate"
+            )
+        line = json.dumps({"step": self.step, "minutes": round(self.used / 60, 2), "loss": round(loss, 4)})
         print(line, flush=True)
         with (self.path.with_suffix(".jsonl")).open("a") as log:
             log.write(line + "\n")

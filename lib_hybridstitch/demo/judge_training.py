@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lib_hybridstitch.demo.autoencoder import PAIR, Autoencoder, load_autoencoder
-from lib_hybridstitch.demo.clock import Clock
+from lib_hybridstitch.demo.clock import Clock, descend
 from lib_hybridstitch.demo.judge import Judge, load_judge
 from lib_hybridstitch.demo.judge_scenes import PRESENT, UNSURE, Lesson, Teacher
 from lib_hybridstitch.demo.scenes import TOKEN, SceneMaker, caption, combination
@@ -111,7 +111,7 @@ def train_judge(minutes: float, work: Path, cache: Path, folder: Path = PAIR, po
     lessons = Lessons(Teacher(SceneMaker(cache, edges=(46, 48, 48, 50))), autoencoder, clock.step, pool)
     for _ in clock.steps():
         pictures, states, grounds = lessons.draw()
-        clock.update(judge_loss(judge, disturbed(pictures), states, grounds))
+        clock.note(descend(judge_loss(judge, disturbed(pictures), states, grounds), optimiser))
     stored = {key: value.half() if value.is_floating_point() else value for key, value in judge.state_dict().items()}
     save_file(stored, folder / "judge.safetensors", metadata={"steps": str(clock.step)})
     line = json.dumps(examine(load_judge(folder), autoencoder, SceneMaker(cache), EXAMINED))

@@ -47,6 +47,10 @@ GRADIENTS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 }
 TOKEN = 16
 """Pixels per token: drawings sit on this grid, so that one looks the same to the network wherever it stands."""
+SIZE = 128
+"""Edge of a scene in pixels, unless another is asked for; a scene of another size is the same scene, drawn as sharp."""
+EDGE = 48
+"""Edge of a drawing in a scene of `SIZE`."""
 
 
 def fetch_icons(cache: Path) -> dict[str, str]:
@@ -91,12 +95,14 @@ def ground(name: str, size: int) -> Tensor:
         top, bottom = (torch.tensor(colour).float().div(255)[:, None, None] for colour in GRADIENTS[name])
         return torch.lerp(top, bottom, torch.linspace(0, 1, size)[None, :, None]).expand(3, size, size).clone()
     rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    tile = TOKEN * size // SIZE
     if name == "checks":
-        dark = ((rows // TOKEN + columns // TOKEN) % 2).float()
+        dark = ((rows // tile + columns // tile) % 2).float()
         light_colour, dark_colour = torch.tensor([0.93, 0.90, 0.84]), torch.tensor([0.80, 0.72, 0.62])
     else:
-        radius2 = (rows % TOKEN - 7.5) ** 2 + (columns % TOKEN - 7.5) ** 2
-        dark = (3.5 - radius2.sqrt() + 0.5).clamp(0, 1)
+        middle = (tile - 1) / 2
+        radius2 = (rows % tile - middle) ** 2 + (columns % tile - middle) ** 2
+        dark = (3.5 * tile / TOKEN - radius2.sqrt() + 0.5).clamp(0, 1)
         light_colour, dark_colour = torch.tensor([0.74, 0.90, 0.88]), torch.tensor([0.36, 0.62, 0.66])
     return torch.lerp(light_colour[:, None, None], dark_colour[:, None, None], dark[None])
 
@@ -131,18 +137,18 @@ class SceneMaker:
 
     Args:
         cache: where the package of drawings is kept.
-        size: edge of a scene in pixels.
-        edges: possible edges of a drawing in pixels.
+        size: edge of a scene in pixels, a multiple of 128.
+        edges: possible edges of a drawing in a scene of 128 pixels; in larger ones they grow with it.
     """
 
-    def __init__(self, cache: Path, size: int = 128, edges: tuple[int, ...] = (48,)) -> None:
+    def __init__(self, cache: Path, size: int = SIZE, edges: tuple[int, ...] = (EDGE,)) -> None:
         icons = fetch_icons(cache)
         self.size = size
-        self.edges = edges
+        self.edges = tuple(edge * size // SIZE for edge in edges)
         self.sprites = {
             (name, edge): rasterise(icons[ICONS.get(name, name.replace(" ", "-"))], edge)
             for name in DRAWINGS
-            for edge in edges
+            for edge in self.edges
         }
         self.grounds = {name: ground(name, size) for name in GROUNDS}
 

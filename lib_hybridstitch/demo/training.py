@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +24,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lib_hybridstitch.demo.autoencoder import CHANNELS, PAIR, Autoencoder, load_autoencoder
-from lib_hybridstitch.demo.clock import Clock
+from lib_hybridstitch.demo.clock import Clock, descend
 from lib_hybridstitch.demo.judge_training import train_judge
-from lib_hybridstitch.demo.scenes import SceneMaker, default_cache
+from lib_hybridstitch.demo.scenes import SIZE, SceneMaker, default_cache
 from lib_hybridstitch.demo.words import WIDTH, encode
 from lib_hybridstitch.mmdit.checkpoint import load
 from lib_hybridstitch.mmdit.config import MMDiTConfig
@@ -36,6 +38,7 @@ from lib_hybridstitch.mmdit.model import MMDiT
 
 CPU = torch.device("cpu")
 POSITIONS = 32
+_PARTS = ("latents", "context", "pooled")
 NOISE_LOGIT = 0.4
 """Mean of the logit-normal noise levels: somewhat above the middle, where drawings find their shape."""
 LARGE = MMDiTConfig(
@@ -57,7 +60,8 @@ class Recipe:
     Args:
         config: its architecture.
         rate: peak learning rate.
-        batch: pictures per step.
+        batch: scenes of 128 pixels per step; of larger ones, as many as have as many tokens.
+        sizes: edges of the scenes in pixels, one step after another.
         caption_dropout: share of captions left empty, for classifier-free guidance.
         average: time constant of the weights' exponential average, in steps.
     """
@@ -65,6 +69,7 @@ class Recipe:
     config: MMDiTConfig
     rate: float = 1e-3
     batch: int = 32
+    sizes: tuple[int, ...] = (SIZE,)
     caption_dropout: float = 0.1
     average: float = 300.0
 
@@ -100,37 +105,44 @@ def new_network(config: MMDiTConfig) -> MMDiT:
     return network
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """Encoded scenes: latents (rows, 16, h, w), text (rows, LENGTH, WIDTH), pooled text (rows, WIDTH)."""
+
+    latents: Tensor
+    context: Tensor
+    pooled: Tensor
+
+
 class LatentPool:
     """Encoded scenes, a few of them replaced at every draw, so that encoding costs little beside training.
 
-    The scenes are drawn on the CPU; where the autoencoder computes, the latents are.
+    The scenes are drawn on the CPU; where the autoencoder computes, the latents and texts are.
     """
 
     def __init__(self, maker: SceneMaker, autoencoder: Autoencoder, seed: int, size: int = 6144) -> None:
-        self.maker, self.autoencoder = maker, autoencoder
+        self.maker, self.autoencoder, self.size = maker, autoencoder, size
         self.random = random.Random(seed)
-        self.latents, self.captions = self._encode(size)
+        parts = [self._encode(min(64, size - start)) for start in range(0, size, 64)]
+        self.kept = Lesson(*(torch.cat([getattr(part, name) for part in parts]) for name in _PARTS))
         self.next = 0
 
     @torch.no_grad()
-    def _encode(self, count: int) -> tuple[Tensor, list[str]]:
-        scenes = [self.maker.make(self.random) for _ in range(count)]
-        latents = [
-            self.autoencoder.encode(
-                torch.stack([picture for picture, _ in scenes[start : start + 64]]).to(self.autoencoder.mean.device)
-            )
-            for start in range(0, count, 64)
-        ]
-        return torch.cat(latents), [caption for _, caption in scenes]
+    def _encode(self, count: int) -> Lesson:
+        device = self.autoencoder.mean.device
+        pictures, captions = zip(*(self.maker.make(self.random) for _ in range(count)))
+        context, pooled = encode(list(captions))
+        return Lesson(self.autoencoder.encode(torch.stack(pictures).to(device)), context.to(device), pooled.to(device))
 
-    def draw(self, batch: int, fresh: int = 8) -> tuple[Tensor, list[str]]:
-        """Return latents (batch, 16, h, w) and captions, after replacing `fresh` entries by new scenes."""
-        latents, captions = self._encode(fresh)
-        for latent, caption in zip(latents, captions):
-            self.latents[self.next], self.captions[self.next] = latent, caption
-            self.next = (self.next + 1) % len(self.captions)
-        chosen = self.random.sample(range(len(self.captions)), batch)
-        return self.latents[chosen], [self.captions[index] for index in chosen]
+    def draw(self, batch: int, fresh: int = 8) -> Lesson:
+        """Return a batch, after replacing `fresh` entries by new scenes."""
+        new = self._encode(fresh)
+        places = (torch.arange(fresh) + self.next) % self.size
+        chosen = torch.tensor(self.random.sample(range(self.size), batch))
+        self.next = (self.next + fresh) % self.size
+        for name in _PARTS:
+            getattr(self.kept, name)[places] = getattr(new, name)
+        return Lesson(*(getattr(self.kept, name)[chosen] for name in _PARTS))
 
 
 def train_autoencoder(minutes: float, work: Path, cache: Path) -> None:
@@ -151,7 +163,7 @@ def train_autoencoder(minutes: float, work: Path, cache: Path) -> None:
         rebuilt = model.decoder(noisy) / 2 + 0.5
         spread = latents.pow(2).mean((0, 2, 3))
         loss = _picture_loss(rebuilt, crops) + 1e-4 * (spread - 1).pow(2).mean()
-        clock.update(loss)
+        clock.note(descend(loss, optimiser))
     _finish_autoencoder(model, scenes, maker, work)
 
 
@@ -198,24 +210,40 @@ def train_network(
         stored = load(start / f"{name}.safetensors", dtype=torch.float32)
         network.load_state_dict(stored.state_dict())
     averaged = {key: value.clone() for key, value in network.state_dict().items()}
-    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=0.0, betas=(0.9, 0.99))
+    current = list(network.state_dict().values())
+    replayed = device.type == "cuda"
+    rate = torch.tensor(recipe.rate, device=device) if replayed else recipe.rate
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=rate, weight_decay=0.0, betas=(0.9, 0.99), capturable=replayed
+    )
     clock = Clock(work / f"{name}.pt", minutes, network, optimiser, averaged)
     compiled = torch.compile(network) if fuse else network
     torch.manual_seed(1 + clock.step)
-    pool = LatentPool(SceneMaker(cache), autoencoder, seed=clock.step)
+    pools = {size: LatentPool(SceneMaker(cache, size), autoencoder, seed=clock.step) for size in recipe.sizes}
+    nothing = Lesson(torch.empty(0), *(text.to(device) for text in encode([""])))
+
+    def learn(lesson: Lesson) -> Tensor:
+        return descend(_flow_loss(compiled, lesson, nothing, recipe.caption_dropout), optimiser)
+
+    take = Replayed(learn) if replayed else learn
     for step in clock.steps():
-        latents, captions = pool.draw(recipe.batch)
-        loss = _flow_loss(compiled, latents, captions, recipe.caption_dropout)
-        clock.update(loss)
-        _average(averaged, network, min(recipe.average, 1 + step / 10))
+        size = recipe.sizes[step % len(recipe.sizes)]
+        clock.note(take(pools[size].draw(max(1, recipe.batch * SIZE**2 // size**2))))
+        multi_average = get_ema_multi_avg_fn(1 - 1 / min(recipe.average, 1 + step / 10))
+        multi_average(list(averaged.values()), current, step)
 
 
-def _flow_loss(network: Callable[..., Tensor], latents: Tensor, captions: list[str], dropout: float) -> Tensor:
-    """Mean squared error of the velocity; in bf16 on a GPU, whose matrix units want it, and in fp32 elsewhere."""
-    device = latents.device
-    captions = ["" if torch.rand(()) < dropout else caption for caption in captions]
-    context, pooled = (text.to(device) for text in encode(captions))
-    sigma = torch.sigmoid(torch.randn(len(captions), device=device) + NOISE_LOGIT)
+def _flow_loss(network: Callable[..., Tensor], lesson: Lesson, nothing: Lesson, dropout: float) -> Tensor:
+    """Mean squared error of the velocity; in bf16 on a GPU, whose matrix units want it, and in fp32 elsewhere.
+
+    Args:
+        nothing: the empty caption, in place of a share `dropout` of the captions.
+    """
+    latents, rows, device = lesson.latents, len(lesson.latents), lesson.latents.device
+    dropped = torch.rand(rows, device=device) < dropout
+    context = torch.where(dropped[:, None, None], nothing.context, lesson.context)
+    pooled = torch.where(dropped[:, None], nothing.pooled, lesson.pooled)
+    sigma = torch.sigmoid(torch.randn(rows, device=device) + NOISE_LOGIT)
     noise = torch.randn_like(latents)
     mix = sigma[:, None, None, None]
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -223,10 +251,39 @@ def _flow_loss(network: Callable[..., Tensor], latents: Tensor, captions: list[s
     return functional.mse_loss(velocity.float(), noise - latents)
 
 
-@torch.no_grad()
-def _average(averaged: dict[str, Tensor], network: nn.Module, steps: float) -> None:
-    for key, value in network.state_dict().items():
-        averaged[key].lerp_(value, 1.0 / steps)
+class Replayed:
+    """A step of training as the replay of a CUDA graph per shape, since a GPU outruns Python at networks this small.
+
+    Args:
+        learn: takes the step and returns its loss; nothing in it may wait for the GPU.
+    """
+
+    def __init__(self, learn: Callable[[Lesson], Tensor]) -> None:
+        self.learn = learn
+        self.met: Counter[torch.Size] = Counter()
+        self.graphs: dict[torch.Size, tuple[Callable[[], object], Lesson, Tensor]] = {}
+
+    def __call__(self, lesson: Lesson) -> Tensor:
+        """Take a step; the first three of a shape are no replays, as PyTorch's notes on CUDA graphs want it."""
+        shape = lesson.latents.shape
+        self.met[shape] += 1
+        if self.met[shape] <= 3:
+            aside = torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                loss = self.learn(lesson)
+            torch.cuda.current_stream().wait_stream(aside)
+            return loss
+        if shape not in self.graphs:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                loss = self.learn(lesson)
+            self.graphs[shape] = graph.replay, lesson, loss
+        replay, read, loss = self.graphs[shape]
+        for name in _PARTS:
+            getattr(read, name).copy_(getattr(lesson, name))
+        replay()
+        return loss.clone()
 
 
 def export(work: Path, folder: Path) -> None:
@@ -264,6 +321,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="large, small: folder of a stored pair to go on from")
     parser.add_argument("--device", type=torch.device, default=CPU, help="large, small: cpu or cuda")
     parser.add_argument("--batch", type=int, help="large, small: pictures per step, instead of the recipe's")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[SIZE], help="large, small: edges of the scenes in turn")
     parser.add_argument("--compile", action="store_true", help="fuse operations; about 1.4 times as fast here")
     options = parser.parse_args()
     if options.threads:
@@ -276,7 +334,7 @@ def main() -> None:
         train_autoencoder(options.minutes, options.work, options.cache)
     else:
         recipe = RECIPES[options.what]
-        recipe = replace(recipe, batch=options.batch or recipe.batch)
+        recipe = replace(recipe, batch=options.batch or recipe.batch, sizes=tuple(options.sizes))
         train_network(
             options.what,
             recipe,

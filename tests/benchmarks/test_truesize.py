@@ -143,14 +143,15 @@ def test_the_compiled_pass_is_timed_where_asked_for(monkeypatch):
     backends = []
     monkeypatch.setattr(torch, "compile", lambda network, backend: backends.append(backend) or network)
     bench = timed.Bench.of(TOY, CPU, rounds=1, compiler="chosen")
-    row = bench.size(64, until=0)["passes"]["rows"]["large, compiled"]
+    row = bench.passes(64, until=0)["passes"]["rows"]["large, compiled"]
     assert backends == ["chosen"] and row["ms"] > 0 and row["rounds"] == 1
 
 
 def test_sizes_beyond_the_time_are_left_out_and_named():
     bench = timed.Bench.of(TOY, CPU, rounds=1)
     found, left_out = timed.sizes_in_time(bench, (64, 128), minutes=0)
-    assert list(found) == ["64"] and "no time left" in left_out["128"]
+    assert list(found) == ["64"] and found["64"]["passes"] and found["64"]["runs"]
+    assert "no time left" in left_out["passes of 128²"] and "no time left" in left_out["runs of 128²"]
 
 
 def test_a_run_whose_engine_gave_up_is_no_figure():
@@ -159,7 +160,7 @@ def test_a_run_whose_engine_gave_up_is_no_figure():
     with pytest.raises(RuntimeError, match=r"HybridStitch: the small model's velocity at sigma .* is not finite"):
         bench.whole_run(counted.plans(TOY)["Paper"], TOY.inputs(64, CPU))
     found, left_out = timed.sizes_in_time(bench, (64,), minutes=1)
-    assert found == {} and "not finite" in left_out["64"]
+    assert "runs" not in found["64"] and "not finite" in left_out["runs of 64²"]
 
 
 @pytest.mark.parametrize(
