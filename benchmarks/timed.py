@@ -122,7 +122,7 @@ class Bench:
 
     def _at_once(self, size: int, call: Evaluation, watch: Stopwatch) -> dict[str, Any]:
         """What a GPU could gain: passes replayed from a CUDA graph, and both models' passes on two streams."""
-        cache = KVCache()
+        cache, aside = KVCache(), torch.cuda.Stream()  # one stream: every new one gets workspaces of its own
         self._pass(call, self.large, None, cache)()
         large = self._pass(call, self.large, None, None)
         partial = self._pass(call, self.large, mask_size(AT_ONCE, self.scale.tokens(size)), cache)
@@ -133,11 +133,11 @@ class Bench:
             small()
 
         works = {"large": large, "partial": partial, "partial, then small": in_turn}
-        works["partial beside small, on two streams"] = lambda: beside(partial, small)
+        works["partial beside small, on two streams"] = lambda: beside(partial, small, aside)
         left_out = {}
         for name, work in (("large", large), ("partial", partial), ("partial, then small", in_turn)):
             try:
-                works[f"{name}, from a CUDA graph"] = captured(work)
+                works[f"{name}, from a CUDA graph"] = captured(work, aside)
             except RuntimeError as error:  # the other rows are worth having
                 left_out[name] = str(error).partition("\n")[0]
         return {"ratio": AT_ONCE, "rows": over(watch.clock(works, self.rounds), "large"), "not_captured": left_out}
@@ -207,13 +207,12 @@ def _memory(peak: int | None, formula: int) -> dict[str, Any]:
     return {"bytes": peak, "formula": formula, "ratio": None if peak is None else round(peak / formula, 3)}
 
 
-def captured(work: Callable[[], object]) -> Callable[[], object]:
-    """Work as the replay of a CUDA graph, captured after two warm-ups on a stream of their own.
+def captured(work: Callable[[], object], aside: torch.cuda.Stream) -> Callable[[], object]:
+    """Work as the replay of a CUDA graph, captured after two warm-ups on the stream `aside`.
 
     Raises:
         RuntimeError: when the work cannot be captured, because it waits for the GPU for instance.
     """
-    aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         work()
@@ -225,9 +224,8 @@ def captured(work: Callable[[], object]) -> Callable[[], object]:
     return graph.replay
 
 
-def beside(first: Callable[[], object], second: Callable[[], object]) -> None:
-    """Do both, the second on a stream of its own; the current stream goes on when both are done."""
-    aside = torch.cuda.Stream()
+def beside(first: Callable[[], object], second: Callable[[], object], aside: torch.cuda.Stream) -> None:
+    """Do both, the second on the stream `aside`; the current stream goes on when both are done."""
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         second()

@@ -211,11 +211,9 @@ def train_network(
         network.load_state_dict(stored.state_dict())
     averaged = {key: value.clone() for key, value in network.state_dict().items()}
     current = list(network.state_dict().values())
-    replayed = device.type == "cuda"
-    rate = torch.tensor(recipe.rate, device=device) if replayed else recipe.rate
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=rate, weight_decay=0.0, betas=(0.9, 0.99), capturable=replayed
-    )
+    on_gpu = device.type == "cuda"
+    rate = torch.tensor(recipe.rate, device=device) if on_gpu else recipe.rate
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.0, betas=(0.9, 0.99), capturable=on_gpu)
     clock = Clock(work / f"{name}.pt", minutes, network, optimiser, averaged)
     compiled = torch.compile(network) if fuse else network
     torch.manual_seed(1 + clock.step)
@@ -225,7 +223,7 @@ def train_network(
     def learn(lesson: Lesson) -> Tensor:
         return descend(_flow_loss(compiled, lesson, nothing, recipe.caption_dropout), optimiser)
 
-    take = Replayed(learn) if replayed else learn
+    take = Replayed(learn) if on_gpu else learn
     for step in clock.steps():
         size = recipe.sizes[step % len(recipe.sizes)]
         clock.note(take(pools[size].draw(max(1, recipe.batch * SIZE**2 // size**2))))
@@ -260,6 +258,7 @@ class Replayed:
 
     def __init__(self, learn: Callable[[Lesson], Tensor]) -> None:
         self.learn = learn
+        self.aside = torch.cuda.Stream()
         self.met: Counter[torch.Size] = Counter()
         self.graphs: dict[torch.Size, tuple[Callable[[], object], Lesson, Tensor]] = {}
 
@@ -268,11 +267,10 @@ class Replayed:
         shape = lesson.latents.shape
         self.met[shape] += 1
         if self.met[shape] <= 3:
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
+            self.aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.aside):
                 loss = self.learn(lesson)
-            torch.cuda.current_stream().wait_stream(aside)
+            torch.cuda.current_stream().wait_stream(self.aside)
             return loss
         if shape not in self.graphs:
             graph = torch.cuda.CUDAGraph()
@@ -321,7 +319,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="large, small: folder of a stored pair to go on from")
     parser.add_argument("--device", type=torch.device, default=CPU, help="large, small: cpu or cuda")
     parser.add_argument("--batch", type=int, help="large, small: pictures per step, instead of the recipe's")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[SIZE], help="large, small: edges of the scenes in turn")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[SIZE], help="large, small: edges of scenes in turn")
     parser.add_argument("--compile", action="store_true", help="fuse operations; about 1.4 times as fast here")
     options = parser.parse_args()
     if options.threads:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import random
 import tarfile
+import types
 from dataclasses import replace
 
 import pytest
@@ -134,3 +136,71 @@ def test_a_pair_is_trained_exported_and_loaded(cache, tmp_path, monkeypatch):
     for name, tensor in pair.large.state_dict().items():
         assert torch.allclose(tensor, trained[name], atol=0.07 * float(trained[name].abs().max()) + 1e-6), name
     assert sum(file.stat().st_size for file in (tmp_path / "pair").iterdir()) < 5_000_000
+
+
+class Graph:
+    """A CUDA graph on the CPU: a replay computes on the tensors that were there at its capture."""
+
+    def __init__(self) -> None:
+        self.replay = None
+
+
+def test_a_gpu_replays_the_step_of_every_shape_on_the_scenes_it_is_given(monkeypatch):
+    said, capturing = [], []
+
+    @contextlib.contextmanager
+    def capture(graph):
+        capturing.append(graph)
+        yield
+        capturing.pop()
+
+    def learn(lesson):
+        loss = torch.zeros(())
+
+        def compute():
+            loss.copy_(lesson.latents.sum() + lesson.context.sum() + lesson.pooled.sum())
+
+        if capturing:
+            capturing[-1].replay = lambda: (said.append("replayed"), compute())
+        else:
+            said.append("computed")
+            compute()
+        return loss
+
+    stream = types.SimpleNamespace(wait_stream=lambda other: None)
+    for name, value in {
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda chosen: contextlib.nullcontext(),
+        "CUDAGraph": Graph,
+        "graph": capture,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    take = training.Replayed(learn)
+    losses = []
+    for number in range(1, 7):
+        for rows in (1, 2):
+            losses.append(take(training.Lesson(*(torch.full((rows, 1), float(number)) for _ in range(3)))))
+    assert [float(loss) for loss in losses] == [3.0 * number * rows for number in range(1, 7) for rows in (1, 2)]
+    assert said == ["computed"] * 6 + ["replayed"] * 6
+
+
+def test_scenes_of_several_sizes_take_turns_with_as_many_tokens(cache, tmp_path, monkeypatch):
+    shapes = []
+    flow_loss = training._flow_loss
+    monkeypatch.setattr(
+        training, "_flow_loss", lambda *given: shapes.append(tuple(given[1].latents.shape)) or flow_loss(*given)
+    )
+    monkeypatch.setattr(training.LatentPool.__init__, "__defaults__", (8,))
+    save_file(Autoencoder().state_dict(), tmp_path / "autoencoder.safetensors")
+    tiny = replace(training.LARGE, depth=1, pos_embed_size=16)
+    training.train_network("x", training.Recipe(tiny, batch=4, sizes=(128, 256)), 0.05, tmp_path, cache, fuse=False)
+    assert shapes[:2] == [(4, 16, 16, 16), (1, 16, 32, 32)]
+
+
+def test_a_larger_scene_is_the_same_scene_drawn_as_sharp(cache):
+    small, large = (SceneMaker(cache, size) for size in (128, 256))
+    assert large.edges == (96,) and large.grounds["checks"].shape == (3, 256, 256)
+    for name in GROUNDS:
+        halved = torch.nn.functional.avg_pool2d(large.grounds[name], 2)
+        assert float((halved - small.grounds[name]).abs().max()) < (0.2 if name == "dots" else 0.01), name

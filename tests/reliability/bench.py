@@ -222,6 +222,37 @@ class Bench:
         tensors = [one for one in alive if type(one) in wanted and id(one) not in kept]
         return {**kinds, "tensors": sum(not one.is_meta for one in tensors)}  # a released network's hold no memory
 
+    def left_behind(self, outcome: Outcome, door: bool = False) -> list[str]:
+        """What a generation left behind, in the host and in memory.
+
+        Args:
+            door: it failed where the host calls us, so that its own `sample` may still be wrapped.
+        """
+        found = []
+        if "sample" in vars(outcome.p) and not door:
+            found.append("p.sample is still wrapped")
+        outcome.p = outcome.latents = None
+        now = self.trace()
+        found += [f"{key} was {self.clean[key]} and is {now[key]}" for key in now if now[key] != self.clean[key]]
+        count = self.count()
+        found += [
+            f"{count[kind]} {kind} alive"
+            for kind in ("Pass", "Stitcher", "RunState", "KVCache", "Evaluation")
+            if count[kind]
+        ]
+        return found
+
+    def afterwards(self) -> list[str]:
+        """What is wrong with the next generations, without HybridStitch and with it."""
+        found = []
+        if not same(self.run(False).latents, self.off):
+            found.append("the next run without HybridStitch differs")
+        if not same(self.run(True).latents, self.on):
+            found.append("the next run differs")
+        if (count := self.count()) != self.baseline:
+            found.append(f"memory was {self.baseline} and is {count}")
+        return found
+
     def networks(self) -> list[Any]:
         """The transformers that are kept between runs: the large one, and the small one."""
         small = self.web.extension.shelf._model

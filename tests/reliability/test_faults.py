@@ -102,34 +102,6 @@ def _untold(watched: Watched, outcome: Outcome) -> list[str]:
     return found
 
 
-def _left_behind(bench: Bench, outcome: Outcome, door: bool = False) -> list[str]:
-    found = []
-    if "sample" in vars(outcome.p) and not door:
-        found.append("p.sample is still wrapped")
-    outcome.p = outcome.latents = None
-    now = bench.trace()
-    found += [f"{key} was {bench.clean[key]} and is {now[key]}" for key in now if now[key] != bench.clean[key]]
-    count = bench.count()
-    found += [
-        f"{count[kind]} {kind} alive"
-        for kind in ("Pass", "Stitcher", "RunState", "KVCache", "Evaluation")
-        if count[kind]
-    ]
-    return found
-
-
-def afterwards(bench: Bench) -> list[str]:
-    """What is wrong with the next generations, without HybridStitch and with it."""
-    found = []
-    if not same(bench.run(False).latents, bench.off):
-        found.append("the next run without HybridStitch differs")
-    if not same(bench.run(True).latents, bench.on):
-        found.append("the next run differs")
-    if (count := bench.count()) != bench.baseline:
-        found.append(f"memory was {bench.baseline} and is {count}")
-    return found
-
-
 def places_of(bench: Bench) -> list[Place]:
     """Every call of ours in one generation."""
     places: list[Place] = []
@@ -181,9 +153,9 @@ def tried(
         found = taken_wrongly(watched, outcome, door) if watched.fault.done else []
         if beside is not nullcontext:
             bench.run(True)
-        found += _left_behind(bench, outcome, foreign_sample or (door and watched.fault.done))
+        found += bench.left_behind(outcome, foreign_sample or (door and watched.fault.done))
         if found or count % every_after == 0:
-            found += afterwards(bench)
+            found += bench.afterwards()
         if found:
             wrong[name] = found
     print(f"{bench.host.name}: {count} faults, {struck} struck, {len(wrong)} wrong")
@@ -259,13 +231,13 @@ def _answered(bench: Bench, part: nn.Module, call: int, value: float) -> list[st
         return []
     [(evaluation, hosts_own)] = struck
     if hosts_own:
-        return _left_behind(bench, outcome)
+        return bench.left_behind(outcome)
     found = []
     if not any(same(outcome.latents, one) for one in (bench.expected[evaluation], bench.on)):
         found.append(f"not the large model's picture from evaluation {evaluation} on")
     if not same(outcome.latents, bench.on) and "not finite" not in str(outcome.infotext.get(summary.STOPPED)):
         found.append("nobody was told")
-    return found + _left_behind(bench, outcome)
+    return found + bench.left_behind(outcome)
 
 
 @pytest.mark.parametrize("way", ["interrupt", "skip", "stop"])
@@ -292,8 +264,8 @@ def test_interrupts_end_a_run_as_they_do_without_us(bench: Bench, way: str, afte
     assert summary.STOPPED not in outcome.infotext, "the user stopped it, nothing broke"
     if bench.host.name == "ersatz" and way != "stop":
         bench.run(True)  # it unloads its models then
-    assert _left_behind(bench, outcome) == []
-    assert afterwards(bench) == []
+    assert bench.left_behind(outcome) == []
+    assert bench.afterwards() == []
 
 
 def test_the_hosts_interrupt_inside_an_evaluation_passes(bench: Bench) -> None:
@@ -306,5 +278,5 @@ def test_the_hosts_interrupt_inside_an_evaluation_passes(bench: Bench) -> None:
         assert watched.fault.done
         assert outcome.raised is None, "the host's sampler ends with the last latent"
         assert outcome.log == []
-        assert _left_behind(bench, outcome) == []
-    assert afterwards(bench) == []
+        assert bench.left_behind(outcome) == []
+    assert bench.afterwards() == []

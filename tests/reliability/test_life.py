@@ -19,7 +19,6 @@ from lib_hybridstitch.webui.registration import register
 from tests.hosts.conftest import SCRIPT
 from tests.reliability.bench import STEPS, Bench, same
 from tests.reliability.faults import ROOT
-from tests.reliability.test_faults import _left_behind, afterwards
 
 
 @contextmanager
@@ -52,8 +51,8 @@ def test_scripts_unloaded_in_mid_run_leave_the_rest_to_the_large_model(bench: Be
     assert len(outcome.log) == 1
     assert extension.shelf._model is None, "given back when the run had ended"
     bench.run(True)
-    assert _left_behind(bench, outcome) == []
-    assert afterwards(bench) == []
+    assert bench.left_behind(outcome) == []
+    assert bench.afterwards() == []
 
 
 def test_models_released_in_mid_run_stay_until_its_end(bench: Bench) -> None:
@@ -62,8 +61,8 @@ def test_models_released_in_mid_run_stay_until_its_end(bench: Bench) -> None:
     assert same(outcome.latents, bench.on)
     assert bench.web.extension.shelf._model is None
     bench.run(True)
-    assert _left_behind(bench, outcome) == []
-    assert afterwards(bench) == []
+    assert bench.left_behind(outcome) == []
+    assert bench.afterwards() == []
 
 
 def test_a_checkpoint_changed_in_mid_run_is_left_as_it_was(bench: Bench) -> None:
@@ -75,8 +74,8 @@ def test_a_checkpoint_changed_in_mid_run_is_left_as_it_was(bench: Bench) -> None
     finally:
         data.sd_model = held
     assert outcome.raised is None and same(outcome.latents, bench.on)
-    assert _left_behind(bench, outcome) == []
-    assert afterwards(bench) == []
+    assert bench.left_behind(outcome) == []
+    assert bench.afterwards() == []
 
 
 def test_a_generation_that_dies_before_sampling_is_not_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +93,7 @@ def test_a_generation_that_dies_before_sampling_is_not_kept(bench: Bench, monkey
     del outcome
     gc.collect()
     assert held() is None
-    assert afterwards(bench) == []
+    assert bench.afterwards() == []
 
 
 def test_where_another_extension_takes_sampling_away_nothing_is_placed(bench: Bench) -> None:
@@ -114,8 +113,8 @@ def test_where_another_extension_takes_sampling_away_nothing_is_placed(bench: Be
     assert "replaced the sampling" in outcome.infotext[summary.STOPPED]
     assert any("replaced the sampling" in comment for comment in outcome.comments)
     del outcome.p.sample
-    assert _left_behind(bench, outcome) == []
-    assert afterwards(bench) == []
+    assert bench.left_behind(outcome) == []
+    assert bench.afterwards() == []
 
 
 def test_a_script_that_fails_while_it_loads_leaves_the_hosts_modules_alone(
@@ -154,8 +153,8 @@ def test_a_small_checkpoint_that_is_cut_off_anywhere_costs_no_picture(bench: Ben
         (folder / f"{title}.safetensors").unlink(missing_ok=True)
         bench.host.sd_models.list_models()
     bench.run(True)
-    assert _left_behind(bench, outcome) == []
-    assert afterwards(bench) == []
+    assert bench.left_behind(outcome) == []
+    assert bench.afterwards() == []
 
 
 NO_MEMORY = """

@@ -12,7 +12,7 @@ from lib_hybridstitch.hosts import summary
 from lib_hybridstitch.hosts.forge import WRAPPER
 from tests.reliability.bench import STEPS, Bench, same
 from tests.reliability.faults import PlantedError
-from tests.reliability.test_faults import _left_behind, afterwards, at, chosen, places_of, tried
+from tests.reliability.test_faults import at, chosen, places_of, tried
 
 HOOKS = {"network": "process_before_every_sampling", "sampling": "process_batch"}
 """Where extensions patch the host's network, and where its sampling."""
@@ -108,8 +108,8 @@ def test_both_do_their_work(bench: Bench, neighbour: Neighbour) -> None:
     warned = any("another accelerator" in comment for comment in outcome.comments)
     assert warned == (neighbour.target == "network" and neighbour.order == "before")
     bench.run(True)  # it may have put back what it had found: ours, without effect by then
-    assert _left_behind(bench, outcome, door=neighbour.target == "sampling") == []
-    assert afterwards(bench) == []
+    assert bench.left_behind(outcome, door=neighbour.target == "sampling") == []
+    assert bench.afterwards() == []
 
 
 def test_a_neighbours_patch_that_came_first_is_there_when_we_have_gone(bench: Bench) -> None:
@@ -132,7 +132,7 @@ def test_a_neighbours_patch_that_came_first_is_there_when_we_have_gone(bench: Be
 
     assert bench.run(True, looking).raised is None
     assert len(seen) == 2 and seen[0] is seen[1] is not None
-    assert afterwards(bench) == []
+    assert bench.afterwards() == []
 
 
 def test_a_neighbours_own_error_passes_in_the_large_models_steps(bench: Bench, neighbour: Neighbour) -> None:
@@ -147,11 +147,11 @@ def test_a_neighbours_own_error_passes_in_the_large_models_steps(bench: Bench, n
             assert (outcome.raised is neighbour.error) or not outside, "the host's own errors pass"
             assert outcome.raised is neighbour.error or str(neighbour.error) in outcome.infotext[summary.STOPPED]
         bench.run(True)
-        assert _left_behind(bench, outcome, door=neighbour.target == "sampling") == []
+        assert bench.left_behind(outcome, door=neighbour.target == "sampling") == []
         if not struck:
             break
     assert call > 1, "it was called"
-    assert afterwards(bench) == []
+    assert bench.afterwards() == []
 
 
 def test_an_error_of_ours_beside_a_neighbour_costs_no_picture(
@@ -171,7 +171,7 @@ def test_the_neighbour_can_fail(bench: Bench) -> None:
     assert not same(bench.run(True, neighbour.beside).latents, bench.on)
     neighbour.undo = neighbour._around(bench.host.network, "forward")
     outcome = bench.run(False)
-    found = _left_behind(bench, outcome)
+    found = bench.left_behind(outcome)
     neighbour.undo()
     assert any(line.startswith("forward") for line in found)
-    assert afterwards(bench) == []
+    assert bench.afterwards() == []

@@ -12,7 +12,6 @@ import pytest
 from lib_hybridstitch.hosts import forge_loader, summary
 from lib_hybridstitch.mmdit import header
 from tests.reliability.bench import Bench, same
-from tests.reliability.test_faults import _left_behind, afterwards
 
 SHORT = "short"
 FAULTS: dict[str, Callable[[], Exception | str]] = {
@@ -101,9 +100,9 @@ def test_a_read_that_fails_costs_no_picture(bench: Bench, kind: str, long_run: b
             assert f"{bench.web.small}.safetensors" in reason
         stopped += bool(reason)
         bench.run(True)
-        assert _left_behind(bench, outcome) == [], f"read {number}"
+        assert bench.left_behind(outcome) == [], f"read {number}"
     print(
         f"{bench.host.name}, {kind}: {len(fails)} of {len(drive.reads)} reads can fail, {stopped} tried ones stopped it"
     )
     assert stopped
-    assert afterwards(bench) == []
+    assert bench.afterwards() == []
