@@ -160,22 +160,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows += bench.rows(kind, options.rounds)
             if options.quick:
                 break
+        found = _write(rows, options.rounds, options.out)  # after every size, so that an interrupted run is not lost
+    print(json.dumps({name: found[name] for name in ("counted", "measured")}, indent=1))
+    return 0
+
+
+def _write(rows: Sequence[dict[str, Any]], rounds: int, folder: Path) -> dict[str, Any]:
     found = {
         "version": __version__,
         "machine": machine(),
         "steps": STEPS,
         "cfg": CFG,
-        "rounds": options.rounds,
+        "rounds": rounds,
         "bar": BAR,
         "counted": summary(rows, "counted"),
         "measured": summary(rows, "measured"),
-        "rows": rows,
+        "rows": list(rows),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(found, indent=1)
-    (options.out / "prediction.json").write_text(text + "\n", encoding="utf-8")
-    print(json.dumps({name: found[name] for name in ("counted", "measured")}, indent=1))
-    return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prediction.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
 
 
 if __name__ == "__main__":

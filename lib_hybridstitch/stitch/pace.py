@@ -82,7 +82,7 @@ class Paces:
 
 @dataclass(frozen=True)
 class MeasuredCosts:
-    """Milliseconds of steps; one that was never measured is counted, in relation to a large step.
+    """Milliseconds of steps; one that was never measured is read off its like, or counted in relation to a large step.
 
     Args:
         times: what a step computes → milliseconds; (1, 0), the large step, is among them.
@@ -106,8 +106,24 @@ class MeasuredCosts:
 
     def of(self, step: PlannedStep, plan: Plan) -> float:
         """Milliseconds of one step of a plan."""
-        known = self.times.get(shares(step, plan, self.tokens))
+        wanted = shares(step, plan, self.tokens)
+        known = self.times.get(wanted, self._alike(*wanted))
         return self.counted.of(step, plan) / self.counted.large * self.large if known is None else known
+
+    def _alike(self, large: float, small: float) -> float | None:
+        """Milliseconds of a partial pass of another share than were measured, on a line through the two nearest.
+
+        A pass takes some time however few its tokens are, and beyond that a time in proportion to them. At small sizes
+        the first part is most of it, which no count of operations knows.
+        """
+        points = {share: ms for (share, beside), ms in self.times.items() if share and beside == small}
+        if small and (0.0, small) in self.times:
+            points.setdefault(1.0, self.large + self.times[0.0, small])
+        if not large or len(points) < 2:
+            return None
+        near, far = sorted(points, key=lambda share: abs(share - large))[:2]
+        slope = (points[far] - points[near]) / (far - near)
+        return max(0.0, points[near] + slope * (large - near))
 
 
 def shares(step: PlannedStep, plan: Plan, tokens: int) -> Shares:

@@ -64,6 +64,22 @@ def test_a_step_that_was_never_measured_is_counted_in_relation_to_a_large_one() 
     assert paces.costs(KIND, COUNTED).of(masked, plan) == pytest.approx(40 * (300 + 500) / 1000)
 
 
+def test_a_partial_pass_of_another_share_lies_on_a_line_through_those_measured() -> None:
+    paces = Paces()
+    paces.learn(KIND, PASS)
+    plan = paper(mask_ratio=0.65)
+    masked = plan.steps(SIGMAS)[3]
+    assert paces.costs(KIND, COUNTED).of(masked, plan) == pytest.approx(32 + (60 - 32) * (0.65 - 0.3) / (1 - 0.3))
+    paces.clear()
+    paces.learn(KIND, [*PASS[:3], *PASS[4:]])  # no full hybrid step: it is a large and a small one
+    assert paces.costs(KIND, COUNTED).of(masked, plan) == pytest.approx(32 + (40 + 16 - 32) * 0.5)
+    paces.clear()
+    paces.learn(KIND, [*PASS[:3], record(Stage.HYBRID, 0.5, 0, 30.0)])
+    regional = make_plan(StitchSettings.from_dict({"enabled": True, "method": "RAS", "mask_ratio": 0.25}), SIGMAS)
+    step = next(one for one in regional.steps(SIGMAS) if one.stage is Stage.HYBRID and not one.full)
+    assert paces.costs(KIND, COUNTED).of(step, regional) == pytest.approx(25.0)
+
+
 def test_without_a_large_step_of_its_own_nothing_is_measured_by() -> None:
     paces = Paces()
     paces.learn(KIND, PASS[3:])
