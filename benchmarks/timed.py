@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from benchmarks.overhead import bookkeeping
 from benchmarks.sd35 import ROWS, Scale, weights
 from benchmarks.stopwatch import Stopwatch, over
 from lib_hybridstitch.demo.generate import LARGE_ONLY
+from lib_hybridstitch.demo.graphs import capture, on_stream
 from lib_hybridstitch.hosts.budget import activation_bytes
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import KVCache, needed_bytes
@@ -91,9 +93,7 @@ class Bench:
         """Full, partial and small passes by the clock beside their counted operations, and their peak memory."""
         count, cache = self.scale.tokens(size), KVCache()
 
-        def work(network: MMDiT, kept: int | None, into: KVCache | None) -> Callable[[], object]:
-            return self._pass(call, network, kept, into)
-
+        work = functools.partial(self._pass, call)
         works = {"large": work(self.large, None, None), "large, filling the cache": work(self.large, None, cache)}
         for ratio in RATIOS:
             works[f"large, {ratio:.0%}"] = work(self.large, mask_size(ratio, count), cache)
@@ -208,20 +208,11 @@ def _memory(peak: int | None, formula: int) -> dict[str, Any]:
 
 
 def captured(work: Callable[[], object], aside: torch.cuda.Stream) -> Callable[[], object]:
-    """Work as the replay of a CUDA graph, captured after two warm-ups on the stream `aside`.
-
-    Raises:
-        RuntimeError: when the work cannot be captured, because it waits for the GPU for instance.
-    """
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
+    """Work as the replay of a CUDA graph, after two warm-ups on the stream `aside`; see `graphs.capture`."""
+    with on_stream(aside):
         work()
         work()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
+    return capture(work)[0]
 
 
 def beside(first: Callable[[], object], second: Callable[[], object], aside: torch.cuda.Stream) -> None:

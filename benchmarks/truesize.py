@@ -104,7 +104,7 @@ def timed_tables(found: dict[str, Any]) -> str:
     """Passes and whole runs by the clock, and what was left out."""
     passes, runs = [], []
     for size, row in found["sizes"].items():
-        for name, cells in {**row["passes"]["rows"], **_named(row.get("at_once"))}.items():
+        for name, cells in {**row["passes"]["rows"], **_graphs_and_streams(row)}.items():
             low, high = cells["ratio_quartiles"]
             counted_ratio = f"{cells['counted']:.2f}" if "counted" in cells else ""
             ratio = f"{cells['ratio']:.2f} ({low:.2f}–{high:.2f})"
@@ -125,14 +125,13 @@ def timed_tables(found: dict[str, Any]) -> str:
     return text + "".join(f"\n\nLeft out: {name}: {reason}." for name, reason in found["left_out"].items())
 
 
-def _named(at_once: dict[str, Any] | None) -> dict[str, Any]:
-    """Rows of graphs and streams; the plain ones are in the table already."""
-    rows = {} if at_once is None else at_once["rows"]
-    return {
-        name.replace("partial", f"large, {at_once['ratio']:.0%}"): cells  # type: ignore[index]
-        for name, cells in rows.items()
-        if name not in ("large", "partial")
-    }
+def _graphs_and_streams(row: dict[str, Any]) -> dict[str, Any]:
+    """What a GPU was timed with beside plain passes, which are in the table already."""
+    if "at_once" not in row:
+        return {}
+    partial = f"large, {row['at_once']['ratio']:.0%}"
+    rows = row["at_once"]["rows"].items()
+    return {name.replace("partial", partial): cells for name, cells in rows if name not in ("large", "partial")}
 
 
 def page(found: dict[str, Any], scale: Scale) -> str:

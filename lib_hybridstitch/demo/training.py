@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,6 +29,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lib_hybridstitch.demo.autoencoder import CHANNELS, PAIR, Autoencoder, load_autoencoder
 from lib_hybridstitch.demo.clock import Clock, descend
+from lib_hybridstitch.demo.graphs import capture, on_stream
 from lib_hybridstitch.demo.judge_training import train_judge
 from lib_hybridstitch.demo.scenes import SIZE, SceneMaker, default_cache
 from lib_hybridstitch.demo.words import WIDTH, encode
@@ -38,7 +40,6 @@ from lib_hybridstitch.mmdit.model import MMDiT
 
 CPU = torch.device("cpu")
 POSITIONS = 32
-_PARTS = ("latents", "context", "pooled")
 NOISE_LOGIT = 0.4
 """Mean of the logit-normal noise levels: somewhat above the middle, where drawings find their shape."""
 LARGE = MMDiTConfig(
@@ -105,8 +106,7 @@ def new_network(config: MMDiTConfig) -> MMDiT:
     return network
 
 
-@dataclass(frozen=True)
-class Lesson:
+class Lesson(NamedTuple):
     """Encoded scenes: latents (rows, 16, h, w), text (rows, LENGTH, WIDTH), pooled text (rows, WIDTH)."""
 
     latents: Tensor
@@ -124,7 +124,7 @@ class LatentPool:
         self.maker, self.autoencoder, self.size = maker, autoencoder, size
         self.random = random.Random(seed)
         parts = [self._encode(min(64, size - start)) for start in range(0, size, 64)]
-        self.kept = Lesson(*(torch.cat([getattr(part, name) for part in parts]) for name in _PARTS))
+        self.kept = Lesson(*(torch.cat(tensors) for tensors in zip(*parts)))
         self.next = 0
 
     @torch.no_grad()
@@ -140,9 +140,9 @@ class LatentPool:
         places = (torch.arange(fresh) + self.next) % self.size
         chosen = torch.tensor(self.random.sample(range(self.size), batch))
         self.next = (self.next + fresh) % self.size
-        for name in _PARTS:
-            getattr(self.kept, name)[places] = getattr(new, name)
-        return Lesson(*(getattr(self.kept, name)[chosen] for name in _PARTS))
+        for kept, tensor in zip(self.kept, new):
+            kept[places] = tensor
+        return Lesson(*(kept[chosen] for kept in self.kept))
 
 
 def train_autoencoder(minutes: float, work: Path, cache: Path) -> None:
@@ -237,7 +237,8 @@ def _flow_loss(network: Callable[..., Tensor], lesson: Lesson, nothing: Lesson, 
     Args:
         nothing: the empty caption, in place of a share `dropout` of the captions.
     """
-    latents, rows, device = lesson.latents, len(lesson.latents), lesson.latents.device
+    latents = lesson.latents
+    rows, device = len(latents), latents.device
     dropped = torch.rand(rows, device=device) < dropout
     context = torch.where(dropped[:, None, None], nothing.context, lesson.context)
     pooled = torch.where(dropped[:, None], nothing.pooled, lesson.pooled)
@@ -267,19 +268,14 @@ class Replayed:
         shape = lesson.latents.shape
         self.met[shape] += 1
         if self.met[shape] <= 3:
-            self.aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.aside):
-                loss = self.learn(lesson)
-            torch.cuda.current_stream().wait_stream(self.aside)
-            return loss
+            with on_stream(self.aside):
+                return self.learn(lesson)
         if shape not in self.graphs:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                loss = self.learn(lesson)
-            self.graphs[shape] = graph.replay, lesson, loss
+            replay, loss = capture(lambda: self.learn(lesson))
+            self.graphs[shape] = replay, lesson, loss
         replay, read, loss = self.graphs[shape]
-        for name in _PARTS:
-            getattr(read, name).copy_(getattr(lesson, name))
+        for tensor, given in zip(read, lesson):
+            tensor.copy_(given)
         replay()
         return loss.clone()
 

@@ -107,7 +107,9 @@ class MeasuredCosts:
     def of(self, step: PlannedStep, plan: Plan) -> float:
         """Milliseconds of one step of a plan."""
         wanted = shares(step, plan, self.tokens)
-        known = self.times.get(wanted, self._alike(*wanted))
+        known = self.times.get(wanted)
+        if known is None:
+            known = self._alike(*wanted)
         return self.counted.of(step, plan) / self.counted.large * self.large if known is None else known
 
     def _alike(self, large: float, small: float) -> float | None:

@@ -147,6 +147,20 @@ def test_the_compiled_pass_is_timed_where_asked_for(monkeypatch):
     assert backends == ["chosen"] and row["ms"] > 0 and row["rounds"] == 1
 
 
+def test_graphs_and_streams_are_told_beside_the_plain_passes():
+    cells = {"ms": 2.0, "ratio": 0.5, "ratio_quartiles": [0.4, 0.6], "rounds": 3}
+    names = ("large", "partial", "large, from a CUDA graph", "partial beside small, on two streams")
+    row = {
+        "passes": {"rows": {"large": cells}},
+        "at_once": {"ratio": 0.3, "rows": dict.fromkeys(names, cells)},
+        "bookkeeping": [],
+    }
+    text = truesize.timed_tables({"sizes": {"512": row}, "left_out": {"runs of 512²": "no time"}})
+    told = [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| 512²")]
+    assert told == ["large", "large, from a CUDA graph", "large, 30% beside small, on two streams"]
+    assert text.endswith("Left out: runs of 512²: no time.")
+
+
 def test_sizes_beyond_the_time_are_left_out_and_named():
     bench = timed.Bench.of(TOY, CPU, rounds=1)
     found, left_out = timed.sizes_in_time(bench, (64, 128), minutes=0)
