@@ -30,6 +30,6 @@ def capture(work: Callable[[], T]) -> tuple[Callable[[], object], T]:
         RuntimeError: when it cannot be recorded, because it waits for the GPU for instance.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may pin memory meanwhile
         result = work()
     return graph.replay, result

@@ -51,6 +51,8 @@ SIZE = 128
 """Edge of a scene in pixels, unless another is asked for; a scene of another size is the same scene, drawn as sharp."""
 EDGE = 48
 """Edge of a drawing in a scene of `SIZE`."""
+COUNTS = (1, 2, 2, 3, 3, 4)
+"""How many drawings a scene has, each as often as it stands here."""
 
 
 def fetch_icons(cache: Path) -> dict[str, str]:
@@ -118,10 +120,10 @@ def held_out(names: Sequence[str], ground_name: str) -> bool:
     return zlib.crc32(" ".join([*sorted(names), ground_name]).encode()) % 8 == 0
 
 
-def combination(random_source: random.Random, wanted: bool) -> tuple[list[str], str]:
-    """Draw one to four names and a ground: held-out ones if `wanted`, else others."""
+def combination(random_source: random.Random, wanted: bool, counts: tuple[int, ...] = COUNTS) -> tuple[list[str], str]:
+    """Draw names, as many as one of `counts`, and a ground: held-out ones if `wanted`, else others."""
     while True:
-        names = random_source.sample(DRAWINGS, random_source.choice((1, 2, 2, 3, 3, 4)))
+        names = random_source.sample(DRAWINGS, random_source.choice(counts))
         ground_name = random_source.choice(GROUNDS)
         if held_out(names, ground_name) == wanted:
             return names, ground_name
@@ -139,11 +141,14 @@ class SceneMaker:
         cache: where the package of drawings is kept.
         size: edge of a scene in pixels, a multiple of 128.
         edges: possible edges of a drawing in a scene of 128 pixels; in larger ones they grow with it.
+        counts: how many drawings a scene has, each as often as it stands there.
     """
 
-    def __init__(self, cache: Path, size: int = SIZE, edges: tuple[int, ...] = (EDGE,)) -> None:
+    def __init__(
+        self, cache: Path, size: int = SIZE, edges: tuple[int, ...] = (EDGE,), counts: tuple[int, ...] = COUNTS
+    ) -> None:
         icons = fetch_icons(cache)
-        self.size = size
+        self.size, self.counts = size, counts
         self.edges = tuple(edge * size // SIZE for edge in edges)
         self.sprites = {
             (name, edge): rasterise(icons[ICONS.get(name, name.replace(" ", "-"))], edge)
@@ -153,7 +158,7 @@ class SceneMaker:
         self.grounds = {name: ground(name, size) for name in GROUNDS}
 
     def make(self, random_source: random.Random, grid: int = TOKEN) -> tuple[Tensor, str]:
-        """Compose one scene of one to four drawings that do not overlap, never a held-out combination.
+        """Compose one scene of drawings that do not overlap, never a held-out combination.
 
         Args:
             random_source: decides everything.
@@ -162,7 +167,7 @@ class SceneMaker:
         Returns:
             picture (3, size, size) in 0..1, and its caption.
         """
-        names, ground_name = combination(random_source, wanted=False)
+        names, ground_name = combination(random_source, wanted=False, counts=self.counts)
         boxes = self.places(random_source, len(names), grid)
         picture = self.grounds[ground_name].clone()
         for name, (top, left, edge) in zip(names, boxes):

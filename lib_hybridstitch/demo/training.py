@@ -16,7 +16,7 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,12 +26,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lib_hybridstitch.demo.autoencoder import CHANNELS, PAIR, Autoencoder, load_autoencoder
 from lib_hybridstitch.demo.clock import Clock, descend
 from lib_hybridstitch.demo.graphs import capture, on_stream
 from lib_hybridstitch.demo.judge_training import train_judge
-from lib_hybridstitch.demo.scenes import SIZE, SceneMaker, default_cache
+from lib_hybridstitch.demo.scenes import COUNTS, SIZE, SceneMaker, default_cache
 from lib_hybridstitch.demo.words import WIDTH, encode
 from lib_hybridstitch.mmdit.checkpoint import load
 from lib_hybridstitch.mmdit.config import MMDiTConfig
@@ -39,6 +40,8 @@ from lib_hybridstitch.mmdit.kv_cache import FP8, FP8_LARGEST
 from lib_hybridstitch.mmdit.model import MMDiT
 
 CPU = torch.device("cpu")
+FRESH = 8
+"""Scenes that are drawn and encoded at a time."""
 POSITIONS = 32
 NOISE_LOGIT = 0.4
 """Mean of the logit-normal noise levels: somewhat above the middle, where drawings find their shape."""
@@ -63,6 +66,8 @@ class Recipe:
         rate: peak learning rate.
         batch: scenes of 128 pixels per step; of larger ones, as many as have as many tokens.
         sizes: edges of the scenes in pixels, one step after another.
+        counts: how many drawings a scene has, each as often as it stands there.
+        workers: processes that draw the scenes of a size; 0 draws them between the steps.
         caption_dropout: share of captions left empty, for classifier-free guidance.
         average: time constant of the weights' exponential average, in steps.
     """
@@ -71,6 +76,8 @@ class Recipe:
     rate: float = 1e-3
     batch: int = 32
     sizes: tuple[int, ...] = (SIZE,)
+    counts: tuple[int, ...] = COUNTS
+    workers: int = 0
     caption_dropout: float = 0.1
     average: float = 300.0
 
@@ -114,33 +121,59 @@ class Lesson(NamedTuple):
     pooled: Tensor
 
 
+class Drawn(NamedTuple):
+    """Scenes as drawn, on the CPU: pictures (rows, 3, size, size), text (rows, LENGTH, WIDTH), pooled (rows, WIDTH)."""
+
+    pictures: Tensor
+    context: Tensor
+    pooled: Tensor
+
+
+class SceneStream(IterableDataset[Drawn]):
+    """Scenes without end, `FRESH` at a time; every worker process draws others."""
+
+    def __init__(self, maker: SceneMaker, seed: int) -> None:
+        self.maker, self.seed = maker, seed
+
+    def __iter__(self) -> Iterator[Drawn]:
+        worker = get_worker_info()
+        source = random.Random(self.seed if worker is None else f"{self.seed} {worker.id}")
+        while True:
+            pictures, captions = zip(*(self.maker.make(source) for _ in range(FRESH)))
+            yield Drawn(torch.stack(pictures), *encode(list(captions)))
+
+
 class LatentPool:
     """Encoded scenes, a few of them replaced at every draw, so that encoding costs little beside training.
 
     The scenes are drawn on the CPU; where the autoencoder computes, the latents and texts are.
     """
 
-    def __init__(self, maker: SceneMaker, autoencoder: Autoencoder, seed: int, size: int = 6144) -> None:
-        self.maker, self.autoencoder, self.size = maker, autoencoder, size
+    def __init__(
+        self, maker: SceneMaker, autoencoder: Autoencoder, seed: int, workers: int = 0, size: int = 6144
+    ) -> None:
+        self.autoencoder, self.size = autoencoder, size
+        self.device = autoencoder.mean.device
+        loader = DataLoader(
+            SceneStream(maker, seed), batch_size=None, num_workers=workers, pin_memory=self.device.type == "cuda"
+        )
+        self.stream = iter(loader)
         self.random = random.Random(seed)
-        parts = [self._encode(min(64, size - start)) for start in range(0, size, 64)]
-        self.kept = Lesson(*(torch.cat(tensors) for tensors in zip(*parts)))
+        parts = [self._encode() for _ in range(0, size, FRESH)]
+        self.kept = Lesson(*(torch.cat(tensors)[:size] for tensors in zip(*parts)))
         self.next = 0
 
     @torch.no_grad()
-    def _encode(self, count: int) -> Lesson:
-        device = self.autoencoder.mean.device
-        pictures, captions = zip(*(self.maker.make(self.random) for _ in range(count)))
-        context, pooled = encode(list(captions))
-        return Lesson(self.autoencoder.encode(torch.stack(pictures).to(device)), context.to(device), pooled.to(device))
+    def _encode(self) -> Lesson:
+        pictures, context, pooled = (tensor.to(self.device, non_blocking=True) for tensor in next(self.stream))
+        return Lesson(self.autoencoder.encode(pictures), context, pooled)
 
-    def draw(self, batch: int, fresh: int = 8) -> Lesson:
-        """Return a batch, after replacing `fresh` entries by new scenes."""
-        new = self._encode(fresh)
-        places = (torch.arange(fresh) + self.next) % self.size
+    def draw(self, batch: int) -> Lesson:
+        """Return a batch, after replacing `FRESH` entries by new scenes."""
+        places = (torch.arange(FRESH) + self.next) % self.size
         chosen = torch.tensor(self.random.sample(range(self.size), batch))
-        self.next = (self.next + fresh) % self.size
-        for kept, tensor in zip(self.kept, new):
+        self.next = (self.next + FRESH) % self.size
+        for kept, tensor in zip(self.kept, self._encode()):
             kept[places] = tensor
         return Lesson(*(kept[chosen] for kept in self.kept))
 
@@ -217,7 +250,10 @@ def train_network(
     clock = Clock(work / f"{name}.pt", minutes, network, optimiser, averaged)
     compiled = torch.compile(network) if fuse else network
     torch.manual_seed(1 + clock.step)
-    pools = {size: LatentPool(SceneMaker(cache, size), autoencoder, seed=clock.step) for size in recipe.sizes}
+    pools = {
+        size: LatentPool(SceneMaker(cache, size, counts=recipe.counts), autoencoder, clock.step, recipe.workers)
+        for size in recipe.sizes
+    }
     nothing = Lesson(torch.empty(0), *(text.to(device) for text in encode([""])))
 
     def learn(lesson: Lesson) -> Tensor:
@@ -316,6 +352,8 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=CPU, help="large, small: cpu or cuda")
     parser.add_argument("--batch", type=int, help="large, small: pictures per step, instead of the recipe's")
     parser.add_argument("--sizes", type=int, nargs="+", default=[SIZE], help="large, small: edges of scenes in turn")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="large, small: drawings in a scene")
+    parser.add_argument("--workers", type=int, default=0, help="large, small: processes that draw scenes")
     parser.add_argument("--compile", action="store_true", help="fuse operations; about 1.4 times as fast here")
     options = parser.parse_args()
     if options.threads:
@@ -328,7 +366,13 @@ def main() -> None:
         train_autoencoder(options.minutes, options.work, options.cache)
     else:
         recipe = RECIPES[options.what]
-        recipe = replace(recipe, batch=options.batch or recipe.batch, sizes=tuple(options.sizes))
+        recipe = replace(
+            recipe,
+            batch=options.batch or recipe.batch,
+            sizes=tuple(options.sizes),
+            counts=tuple(options.counts),
+            workers=options.workers,
+        )
         train_network(
             options.what,
             recipe,

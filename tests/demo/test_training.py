@@ -124,7 +124,7 @@ def test_a_pair_is_trained_exported_and_loaded(cache, tmp_path, monkeypatch):
         "small": training.Recipe(replace(tiny, depth=1, dual_attention=()), batch=2),
     }
     monkeypatch.setattr(training, "RECIPES", recipes)
-    monkeypatch.setattr(training.LatentPool.__init__, "__defaults__", (4,))
+    monkeypatch.setattr(training.LatentPool.__init__, "__defaults__", (0, 8))
     work = tmp_path / "work"
     work.mkdir()
     save_file(Autoencoder().state_dict(), work / "autoencoder.safetensors")
@@ -138,6 +138,23 @@ def test_a_pair_is_trained_exported_and_loaded(cache, tmp_path, monkeypatch):
     assert sum(file.stat().st_size for file in (tmp_path / "pair").iterdir()) < 5_000_000
 
 
+def test_every_worker_draws_other_scenes_and_the_same_again(cache):
+    def first(workers):
+        pool = training.LatentPool(SceneMaker(cache), Autoencoder(), 5, workers, size=32)
+        return pool.kept.pooled
+
+    alone, together, again = first(0), first(2), first(2)
+    assert torch.equal(together, again)
+    assert len({tuple(row.tolist()) for row in together}) > 24, "workers draw the same scenes"
+    assert not torch.equal(alone, together)
+
+
+def test_scenes_have_as_many_drawings_as_asked(cache):
+    maker, source = SceneMaker(cache, counts=(3, 4)), random.Random(2)
+    found = {len(read(maker.make(source)[1]).names) - 1 for _ in range(20)}
+    assert found == {3, 4}
+
+
 class Graph:
     """A CUDA graph on the CPU: a replay computes on the tensors that were there at its capture."""
 
@@ -149,7 +166,7 @@ def test_a_gpu_replays_the_step_of_every_shape_on_the_scenes_it_is_given(monkeyp
     said, capturing = [], []
 
     @contextlib.contextmanager
-    def capture(graph):
+    def capture(graph, capture_error_mode):
         capturing.append(graph)
         yield
         capturing.pop()
@@ -191,7 +208,7 @@ def test_scenes_of_several_sizes_take_turns_with_as_many_tokens(cache, tmp_path,
     monkeypatch.setattr(
         training, "_flow_loss", lambda *given: shapes.append(tuple(given[1].latents.shape)) or flow_loss(*given)
     )
-    monkeypatch.setattr(training.LatentPool.__init__, "__defaults__", (8,))
+    monkeypatch.setattr(training.LatentPool.__init__, "__defaults__", (0, 8))
     save_file(Autoencoder().state_dict(), tmp_path / "autoencoder.safetensors")
     tiny = replace(training.LARGE, depth=1, pos_embed_size=16)
     training.train_network("x", training.Recipe(tiny, batch=4, sizes=(128, 256)), 0.05, tmp_path, cache, fuse=False)
