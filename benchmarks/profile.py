@@ -91,18 +91,19 @@ def lasting(path: Trajectory, velocity: Velocity, index: int) -> float:
 
 
 @torch.inference_mode()
-def measure(pair: Pair, count: int, every: int) -> list[dict[str, float]]:
+def measure(pair: Pair, count: int, every: int, device: torch.device) -> list[dict[str, float]]:
     """One row per noise level, the highest first.
 
     Args:
         count: pictures.
         every: steps from one measurement of `lasting`, which is dear, to the next.
+        device: where the networks compute.
     """
     source = random.Random(SEED)
     prompts = tuple(caption(*combination(source, wanted=False)) for _ in range(count))
     request = Request(prompts, tuple(range(SEED, SEED + count)), cfg=CFG)
-    velocity, small = of_network(pair.large, request), of_network(pair.small, request)
-    path = follow(velocity, request.noise(), schedule(request))
+    velocity, small = (of_network(network.to(device), request) for network in (pair.large, pair.small))
+    path = follow(velocity, request.noise().to(device), schedule(request))
     rows = []
     for index in tqdm(range(2, len(path.sigmas) - 1), desc="levels", file=sys.stderr):
         sigma, x = path.sigmas[index], path.latents[index]
@@ -119,11 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="run.py bench profile", description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--pictures", type=int, default=24)
     parser.add_argument("--every", type=int, default=3, help="steps between two measurements of what lasts")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for profile.json")
     options = parser.parse_args(arguments)
-    rows = measure(load_pair(), options.pictures, options.every)
+    rows = measure(load_pair(), options.pictures, options.every, options.device)
     head = {
         "machine": machine(),
+        "device": "cpu" if options.device.type == "cpu" else torch.cuda.get_device_name(options.device),
         "pictures": options.pictures,
         "seeds": [SEED, SEED + options.pictures - 1],
         "cfg": CFG,

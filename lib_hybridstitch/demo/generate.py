@@ -162,15 +162,16 @@ def sample(velocity: Velocity, request: Request, progress: Progress | None = Non
 
 
 def guided(velocity: Velocity, request: Request) -> Callable[[Tensor, float], Tensor]:
-    """Return latent (pictures, ...) and σ → guided velocity; all cond rows first, then all uncond rows."""
+    """Return latent (pictures, ...) and σ → guided velocity, wherever the latent lies; cond rows first, then uncond."""
     count = len(request.prompts)
     streams = ("cond",) if request.cfg == 1 else ("cond", "uncond")
     context, pooled = encode([*request.prompts, *[""] * (count * (len(streams) - 1))])
     rows = tuple((image, stream) for stream in streams for image in range(count))
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        levels = torch.full((len(rows),), sigma)
-        found = velocity(Evaluation(x.repeat(len(streams), 1, 1, 1), levels, context, pooled, rows))
+        levels = torch.full((len(rows),), sigma, device=x.device)
+        text = context.to(x.device), pooled.to(x.device)
+        found = velocity(Evaluation(x.repeat(len(streams), 1, 1, 1), levels, *text, rows))
         if len(streams) == 1:
             return found
         cond, uncond = found.chunk(2)

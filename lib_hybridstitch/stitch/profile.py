@@ -17,11 +17,18 @@ from dataclasses import dataclass
 
 EDGE = 1e-3
 """Keeps λ finite at σ = 1, where there is no signal."""
-LONGEST = 5 / 28
+LONGEST = 6 / 28
 """Longest way between two full passes, as a share of the run: beyond that the remainder says too little."""
+LAYOUT = 0.91
+"""Noise level down to which the layout is decided: an error made there may tip the picture into another one, so every
+step is full where at least `DENSE_SHARE` of all are."""
+DENSE_SHARE = 0.4
 SECOND = 2 / 28
-"""Where the second full pass is when less than half of the steps are full, as a share of the run: by trial the pass at
-the next step is better spent later then, and not before."""
+"""Where the second full pass is when fewer are full, as a share of the run: by trial the pass at the next step is
+better spent later then."""
+NOISY = 0.85
+CAUTION = 0.5
+"""Share of the way along the line that an extension goes above the noise level `NOISY`, where velocities bend most."""
 
 
 def log_snr(sigma: float) -> float:
@@ -56,15 +63,31 @@ class Profile:
 
 
 PROFILE = Profile(
-    sigmas=(0.19, 0.33, 0.45, 0.55, 0.625, 0.66, 0.75, 0.8, 0.82, 0.845, 0.88, 0.9, 0.917, 0.932, 0.947, 0.96, 0.975),
-    bend=(0.35, 0.24, 0.9, 0.84, 0.97, 1.11, 2.2, 4.4, 5.3, 7.7, 21.7, 22.3, 17.2, 16.6, 12.1, 5.4, 2.2),
-    disagreement=(0.63, 0.39, 0.32, 0.31, 0.3, 0.31, 0.37, 0.49, 0.57, 0.69, 1.02, 1.16, 1.24, 1.23, 1.1, 0.9, 0.74),
-    lasting=(0.18, 0.15, 0.14, 0.15, 0.15, 0.15, 0.15, 0.27, 0.33, 0.58, 1.03, 0.95, 0.88, 0.81, 1.34, 1.85, 2.3),
-)
-"""Measured on the demo's pair: `benchmarks/results/profile.json`, rounded. Between the levels where it was measured,
-what lasts is interpolated."""
+    sigmas=(
+        0.188, 0.265, 0.333, 0.395, 0.45, 0.5, 0.545, 0.587, 0.625, 0.66, 0.692, 0.722, 0.75, 0.776, 0.8, 0.823,
+        0.844, 0.864, 0.882, 0.9, 0.917, 0.932, 0.947, 0.962, 0.975,
+    ),
+    bend=(
+        0.19, 0.12, 0.16, 0.19, 0.27, 0.34, 0.35, 0.39, 0.51, 0.76, 0.95, 1.2, 1.4, 2.4, 3.5, 4.8, 5.8, 7.5, 11.2,
+        16.3, 19.8, 17.8, 11.1, 5.8, 2.6,
+    ),
+    disagreement=(
+        0.43, 0.31, 0.25, 0.22, 0.2, 0.19, 0.18, 0.18, 0.18, 0.19, 0.19, 0.21, 0.23, 0.26, 0.31, 0.38, 0.47, 0.57,
+        0.69, 0.85, 0.98, 1.1, 1, 0.82, 0.57,
+    ),
+    lasting=(
+        0.17, 0.1, 0.069, 0.086, 0.05, 0.12, 0.071, 0.086, 0.11, 0.069, 0.11, 0.15, 0.19, 0.23, 0.5, 0.37, 0.69, 0.96,
+        1, 1.7, 2, 1.4, 1.7, 1.6, 2.8,
+    ),
+)  # fmt: skip
+"""Measured on 256 pictures of the demo's pair: `benchmarks/results/profile.json`, rounded."""
 DAMPED = 0.5
-"""Exponent of `lasting` in placement, by trial (0, 0.3, 0.5, 0.6, 1): at 1 the end of the run is left too thin."""
+"""Exponent of `lasting` in placement, by trial on 1,024 scenes (0, 0.25, 0.5, 0.75, 1, 1.5)."""
+
+
+def caution(sigma: float) -> float:
+    """How much of an extension to `sigma` is trusted, 0..1."""
+    return CAUTION if sigma > NOISY else 1.0
 
 
 def remainder(sigma: float, last: float, before: float, profile: Profile = PROFILE) -> float:
@@ -92,8 +115,7 @@ def weight(sigmas: Sequence[float], step: int, exponent: float = 1.0) -> float:
 def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
     """Choose which steps of a run are full passes, so that the expected error of all others is least.
 
-    The first, a second one close by and the last are always among them: extrapolation needs two, and the last errors
-    are seen as they are.
+    Those it begins with (`_beginning`) and the last are always among them: the last errors are seen as they are.
 
     Args:
         sigmas: noise levels that are evaluated, descending.
@@ -106,28 +128,42 @@ def place(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
     steps = len(sigmas)
     if steps <= 3 or full >= steps:
         return tuple(range(steps))
-    second = 1 if 2 * full >= steps else max(1, round(steps * SECOND))
-    best = _best(sigmas, second)
+    begun = _beginning(sigmas, full)
+    best = _best(sigmas, begun)
     used, step = max(full, min(best[-1])), steps - 1
     chosen: list[int] = []
-    while step > second:
+    while step > begun[-1]:
         chosen.append(step)
         step, used = best[step][used][1], used - 1
-    return (0, second, *reversed(chosen))
+    return (*begun, *reversed(chosen))
+
+
+def _beginning(sigmas: tuple[float, ...], full: int) -> tuple[int, ...]:
+    """The full passes a run begins with: all steps that decide the layout, or two, where there are too few for that."""
+    steps = len(sigmas)
+    layout = sum(sigma > LAYOUT for sigma in sigmas)
+    rest = math.ceil((steps - layout) / _longest(steps))
+    if full >= DENSE_SHARE * steps and 2 <= layout < full - rest:
+        return tuple(range(layout))
+    return 0, 1 if full >= DENSE_SHARE * steps else max(1, round(steps * SECOND))
+
+
+def _longest(steps: int) -> int:
+    return max(2, math.ceil(steps * LONGEST - 1e-9))
 
 
 @functools.lru_cache(maxsize=16)
-def _best(sigmas: tuple[float, ...], second: int) -> tuple[dict[int, tuple[float, int]], ...]:
+def _best(sigmas: tuple[float, ...], begun: tuple[int, ...]) -> tuple[dict[int, tuple[float, int]], ...]:
     """For every step as a full pass: how many there are up to it → the least expected error, and the pass before it.
 
     Dynamic programming over the steps, for every number of passes at once; the pass before the last one is taken to
     lie as far back in λ as the next one lies ahead, which keeps it quadratic.
     """
     strains = strained(sigmas)
-    longest = max(2, math.ceil(len(sigmas) * LONGEST - 1e-9))
+    longest = _longest(len(sigmas))
     best: list[dict[int, tuple[float, int]]] = [{} for _ in sigmas]
-    best[second][2] = (0.0, 0)
-    for here in range(second, len(sigmas)):
+    best[begun[-1]][len(begun)] = (0.0, begun[-2])
+    for here in range(begun[-1], len(sigmas)):
         for after in range(here + 1, min(here + longest, len(sigmas) - 1) + 1):
             more = missed(strains, here, after)
             for used, (error, _) in best[here].items():

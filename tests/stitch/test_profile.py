@@ -9,10 +9,13 @@ import time
 import pytest
 
 from lib_hybridstitch.stitch.profile import (
+    DENSE_SHARE,
+    LAYOUT,
     LONGEST,
     PROFILE,
     SECOND,
     Profile,
+    caution,
     log_snr,
     missed,
     place,
@@ -63,13 +66,26 @@ def test_the_weight_of_the_last_step_reaches_to_the_end():
 def test_full_passes_include_both_ends_and_are_as_many_as_asked(steps, share):
     asked = round(share * steps)
     chosen = place(shifted(steps), asked)
-    second = 1 if 2 * asked >= steps else max(1, round(steps * SECOND))
+    second = 1 if asked >= DENSE_SHARE * steps else max(1, round(steps * SECOND))
     assert chosen[:2] == (0, second) and chosen[-1] == steps - 1
     assert list(chosen) == sorted(set(chosen))
     longest = max(2, math.ceil(steps * LONGEST - 1e-9))
     assert max(after - before for before, after in itertools.pairwise(chosen)) <= longest
     least = 2 + math.ceil((steps - 1 - second) / longest)
     assert len(chosen) == max(asked, least)
+
+
+def test_every_step_is_full_while_the_layout_is_decided_where_there_are_enough():
+    sigmas = shifted(28)
+    layout = tuple(step for step, sigma in enumerate(sigmas) if sigma > LAYOUT)
+    assert len(layout) == 7
+    assert all(place(sigmas, full)[:7] == layout for full in range(12, 28))
+    assert place(sigmas, 11)[:2] == (0, 2)
+    assert place(shifted(20), 8)[:5] != (0, 1, 2, 3, 4), "too few would be left for the rest"
+
+
+def test_extensions_are_trusted_less_in_noise():
+    assert (caution(0.9), caution(0.5)) == (0.5, 1.0)
 
 
 def test_all_steps_are_full_when_all_are_asked_for():
