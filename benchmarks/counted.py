@@ -59,7 +59,7 @@ def operations_of(scale: Scale, size: int) -> dict[str, Any]:
     }
     speedups = {}
     for name, plan in plans(scale).items():
-        costs = StepCosts.counted(scale.large, scale.small, plan, count, scale.context, len(ROWS))
+        costs = StepCosts.counted(scale.large, scale.small, plan, count, scale.context, len(ROWS), len(ROWS))
         speedups[name] = round(forecast(plan, scale.sigmas, costs).speedup, 3)
     return {
         "tokens": count,
@@ -73,13 +73,17 @@ def operations_of(scale: Scale, size: int) -> dict[str, Any]:
 
 
 def reuse_bytes(plan: Plan, config: MMDiTConfig, sampling: Sampling) -> int:
-    """Memory of the background "reuse": per row and token the last two velocities, each with its fp32 σ."""
+    """Memory of the background "reuse": per row and token the last two velocities, each with its fp32 σ.
+
+    Where guidance is held, its difference comes to that, per picture and token.
+    """
     if Stage.HYBRID not in plan.stages or plan.hybrid.background != "reuse":
         return 0
     images, _, height, width = sampling.latent
     tokens = (height // config.patch_size) * (width // config.patch_size)
     patch = config.patch_size**2 * config.out_channels
-    return images * sampling.streams * tokens * 2 * (patch * LATENT_BYTES + 4)
+    held = images * tokens * patch * LATENT_BYTES if plan.hybrid.hold_guidance > 0 else 0
+    return images * sampling.streams * tokens * 2 * (patch * LATENT_BYTES + 4) + held
 
 
 def memory_of(scale: Scale, size: int) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Bench:
         self.request = Request((PROMPT,) * pictures, tuple(range(pictures)), steps=STEPS, cfg=CFG, size=size)
         self.sigmas = schedule(self.request)
         tokens = (size // (FACTOR * pair.large.config.patch_size)) ** 2
-        self.kind = RunKind(pair.large.config, pair.small.config, tokens, 2 * pictures, "full", "cpu")
+        self.kind = RunKind(pair.large.config, pair.small.config, tokens, 2 * pictures, "full", "cpu", 2)
 
     def costs(self, paces: Paces, plan: Plan) -> Costs:
         """What the plan's steps cost by what is known."""

@@ -7,7 +7,8 @@
 
     /** Which tokens of a picture the large model computed: "all", "none", a list of them, or null when unrecorded. */
     function computed(step, image) {
-        if (step.tokens_large >= step.tokens) {
+        const asked = step.rows - step.rows_held; // the other rows follow from their prompt's
+        if (asked && step.tokens_large * step.rows >= step.tokens * asked) {
             return "all";
         }
         if (step.mask) {

@@ -26,13 +26,13 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 _GOVERNED = (
     "method", "switch_step", "handoff_step", "mask_ratio", "mask_threshold", "score", "background", "extrapolate",
-    "small_scope", "refresh_every", "adaptive", "full_share",
+    "small_scope", "refresh_every", "adaptive", "full_share", "hold_guidance",
 )  # fmt: skip
 _PRESET_ROWS: dict[str, tuple[Scalar, ...]] = {
-    "Paper": ("HybridStitch", 0.29, 0.57, 0.3, 0.0, "disagreement", "small", 0.0, "all", 0, False, 0.0),
-    "Quality": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.6),
-    "Balanced": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.5),
-    "Fast": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.36),
+    "Paper": ("HybridStitch", 0.29, 0.57, 0.3, 0.0, "disagreement", "small", 0.0, "all", 0, False, 0.0, 0.0),
+    "Quality": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.6, 0.0),
+    "Balanced": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.57, 0.5),
+    "Fast": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.43, 0.5),
 }
 PRESETS: Mapping[str, Mapping[str, Scalar]] = MappingProxyType(
     {name: MappingProxyType(dict(zip(_GOVERNED, row, strict=True))) for name, row in _PRESET_ROWS.items()}
@@ -210,6 +210,14 @@ class StitchSettings:
         span=(0, 4, 0.05),
         axis=True,
         infotext="HybridStitch target speedup",
+    )
+    hold_guidance: float = _governed(
+        "hold_guidance",
+        "Where full passes stop computing the empty prompt and hold the difference it last made: below 1 a fraction of "
+        "the run, from 1 on whole steps, 0 never; it counts with a reused background and a mask ratio of 0. Earlier is "
+        "faster; 0.5 is recommended.",
+        span=(0, MAX_STEPS, 0.01),
+        whole_from_one=True,
     )
 
     def __post_init__(self) -> None:

@@ -66,11 +66,12 @@ class HybridStitch(scripts.Script):
         adaptive: Any = None,
         full_share: Any = None,
         target_speedup: Any = None,
+        hold_guidance: Any = None,
     ) -> None:
         """Read and check the settings; None leaves one at its preset's value or its default."""
         args = (enabled, small_checkpoint, large_checkpoint, preset, method, switch_step, handoff_step, mask_ratio)
         args += (mask_threshold, score, background, extrapolate, small_scope, refresh_every, kv_cache, hires)
-        EXTENSION.process(p, (*args, show_mask, small_device, adaptive, full_share, target_speedup))
+        EXTENSION.process(p, (*args, show_mask, small_device, adaptive, full_share, target_speedup, hold_guidance))
 
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         """Prepare for a batch."""

@@ -13,10 +13,11 @@ ORDER = [
     "enabled", "small_checkpoint", "large_checkpoint", "preset", "method", "switch_step", "handoff_step", "mask_ratio",
     "mask_threshold", "score", "background", "extrapolate", "small_scope", "refresh_every", "kv_cache", "hires",
     "show_mask", "small_device", "adaptive", "full_share", "target_speedup",
+    "hold_guidance",
 ]  # fmt: skip
 GOVERNED = [
     "method", "switch_step", "handoff_step", "mask_ratio", "mask_threshold", "score", "background", "extrapolate",
-    "small_scope", "refresh_every", "adaptive", "full_share",
+    "small_scope", "refresh_every", "adaptive", "full_share", "hold_guidance",
 ]  # fmt: skip
 
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -28,6 +29,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "refresh_every": (0, 50),
     "full_share": (0, 1),
     "target_speedup": (0, 4),
+    "hold_guidance": (0, 150),
 }
 CHOICES = {
     "preset": ("Paper", "Quality", "Balanced", "Fast", "Custom"),

@@ -198,6 +198,7 @@ def test_explicit_value_wins_over_preset(label: str, name: str) -> None:
         "adaptive": True,
         "switch_step": 0.1,
         "full_share": 0.7,
+        "hold_guidance": 0.3,
     }
     other |= {"handoff_step": 0.9, "background": {"reuse": "small", "small": "reuse"}[PRESETS[label]["background"]]}
     same = StitchSettings.from_dict({"preset": label, name: PRESETS[label][name]})

@@ -32,7 +32,7 @@ def test_one_mapping_in_the_first_place_ignores_what_follows() -> None:
 
 
 def test_bad_positional_values() -> None:
-    with pytest.raises(SettingsError, match=r"^22 values were given by position, but there are 21 settings\.$"):
+    with pytest.raises(SettingsError, match=r"^23 values were given by position, but there are 22 settings\.$"):
         StitchSettings.from_args([*StitchSettings().to_dict().values(), 0])
     with pytest.raises(SettingsError, match=r"^enabled is 'yes', but must be"):
         StitchSettings.from_args(["yes"])
@@ -181,8 +181,8 @@ def test_bad_infotext_names_a_key_that_the_preset_supplied() -> None:
 def test_labels_and_infotext_keys_are_unique() -> None:
     labels = [spec.label for spec in SPECS.values()]
     keys = [spec.infotext for spec in SPECS.values() if spec.infotext]
-    assert len(set(labels)) == len(labels) == 21
-    assert len(set(keys)) == len(keys) == 18
+    assert len(set(labels)) == len(labels) == 22
+    assert len(set(keys)) == len(keys) == 19
     assert [name for name, spec in SPECS.items() if not spec.infotext] == list(NOT_RECORDED)
     assert "HybridStitch version" not in keys
 
@@ -202,8 +202,9 @@ def test_where_fields_are_shown() -> None:
     assert [name for name, spec in SPECS.items() if spec.axis] == [
         "small_checkpoint",
         "preset",
-        *GOVERNED,
+        *GOVERNED[:-1],
         "target_speedup",
+        GOVERNED[-1],
     ]
 
 
@@ -227,7 +228,7 @@ def test_schema_agrees_with_validation(name: str) -> None:
     assert (entry.get("minimum"), entry.get("maximum")) == BOUNDS.get(name, (None, None))
     assert entry.get("enum") == (list(CHOICES[name]) if name in CHOICES else None)
     assert entry.get("minLength") == (1 if name == "large_checkpoint" else None)
-    points = ("switch_step", "handoff_step")
+    points = ("switch_step", "handoff_step", "hold_guidance")
     assert entry.get("anyOf") == ([{"exclusiveMaximum": 1}, {"multipleOf": 1}] if name in points else None)
 
 

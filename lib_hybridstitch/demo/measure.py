@@ -64,7 +64,9 @@ def run_flops(pair: Pair, report: Report) -> int:
     total = 0
     for record in report.evaluations():
         for network, kept in ((pair.large, record.tokens_large), (pair.small, record.tokens_small)):
-            total += pass_flops(network.config, round(kept), record.tokens, LENGTH, record.rows)
+            rows = record.rows - record.rows_held
+            each = kept * record.rows / rows if rows else 0.0
+            total += pass_flops(network.config, round(each), record.tokens, LENGTH, rows)
     return total
 
 
@@ -84,7 +86,7 @@ def settled(pair: Pair, request: Request, settings: StitchSettings) -> StitchSet
 
 def _costs(pair: Pair, request: Request, plan: Plan) -> StepCosts:
     tokens, rows = (request.size // (FACTOR * pair.large.config.patch_size)) ** 2, 1 if request.cfg == 1 else 2
-    return StepCosts.counted(pair.large.config, pair.small.config, plan, tokens, LENGTH, rows)
+    return StepCosts.counted(pair.large.config, pair.small.config, plan, tokens, LENGTH, rows, rows)
 
 
 @dataclass(frozen=True)

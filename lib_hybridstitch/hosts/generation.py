@@ -365,4 +365,4 @@ def _kind(settings: StitchSettings, sampling: Sampling, large: LargeModel, small
     patch = large.config.patch_size
     tokens, rows = (height // patch) * (width // patch), images * sampling.streams
     small_config = small.config if small else None
-    return RunKind(large.config, small_config, tokens, rows, settings.kv_cache, settings.small_device)
+    return RunKind(large.config, small_config, tokens, rows, settings.kv_cache, settings.small_device, sampling.streams)

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.stitch.evaluation import Row
-
-COND, UNCOND = "cond", "uncond"
+from lib_hybridstitch.stitch.evaluation import COND, UNCOND, Row
 
 
 def stream_of(part: int) -> str:

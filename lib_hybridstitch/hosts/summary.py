@@ -92,10 +92,12 @@ def _sentence(done: Done) -> str:
             continue
         text = f"{len(found)} {stage.value}"
         if stage is Stage.HYBRID:
-            full = sum(step.tokens_large >= step.tokens for step in found)
-            masked = [step.tokens_large / step.tokens for step in found if step.tokens_large < step.tokens]
+            full = sum(step.full for step in found)
+            held = sum(step.full and step.rows_held > 0 for step in found)
+            masked = [step.tokens_large / step.tokens for step in found if not step.full]
             share = sum(masked) / len(masked) if masked else 0.0
-            text += f" ({full} full, mask {share:.0%})".replace("%", " %") if share else f" ({full} full, without mask)"
+            mask = f"mask {share:.0%}".replace("%", " %") if share else "without mask"
+            text += f" ({full} full, {held} of them with guidance held, {mask})" if held else f" ({full} full, {mask})"
         parts.append(text)
     return ("hires " if done.sampling.hires else "") + ", ".join(parts)
 
@@ -111,7 +113,7 @@ def speedup(steps: Sequence[Record]) -> float | None:
 
     None where the large model never computed a whole step by itself, so that there is nothing to compare with.
     """
-    large = [step.ms for step in steps if step.tokens_large >= step.tokens and not step.tokens_small]
+    large = [step.ms for step in steps if step.full and not step.rows_held and not step.tokens_small]
     total = sum(step.ms for step in steps)
     return len(steps) * median(large) / total if large and total else None
 
@@ -159,6 +161,7 @@ def _step_figures(step: Record, mask: Tensor | None) -> dict[str, Any]:
         "stage": step.stage.value,
         "sigma": step.sigma,
         "rows": step.rows,
+        "rows_held": step.rows_held,
         "tokens": step.tokens,
         "tokens_large": step.tokens_large,
         "tokens_small": step.tokens_small,

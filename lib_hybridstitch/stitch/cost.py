@@ -78,6 +78,7 @@ class StepCosts:
         small: full pass of the small model.
         small_outside: pass of the small model over the tokens outside the mask.
         overhead: bookkeeping of a hybrid step.
+        held: share of a full pass that is left where guidance is held.
         measured: whether they are times of this machine.
     """
 
@@ -86,19 +87,34 @@ class StepCosts:
     small: float
     small_outside: float
     overhead: float = 0.0
+    held: float = 1.0
     measured: bool = False
 
     @classmethod
     def counted(
-        cls, large: MMDiTConfig, small: MMDiTConfig | None, plan: Plan, count: int, context: int, rows: int
+        cls,
+        large: MMDiTConfig,
+        small: MMDiTConfig | None,
+        plan: Plan,
+        count: int,
+        context: int,
+        rows: int,
+        streams: int = 1,
     ) -> StepCosts:
-        """Count operations for `count` image and `context` text tokens and `rows` rows per step."""
+        """Count operations of steps.
+
+        Args:
+            count, context: image and text tokens per row.
+            rows: per step.
+            streams: rows per picture; one of several has no prompt and can be held.
+        """
         kept = mask_size(plan.hybrid.mask_ratio, count)
         return cls(
             large=pass_flops(large, count, count, context, rows),
             partial=pass_flops(large, kept, count, context, rows),
             small=pass_flops(small, count, count, context, rows) if small else 0,
             small_outside=pass_flops(small, count - kept, count, context, rows) if small else 0,
+            held=held_share(streams),
         )
 
     def of(self, step: PlannedStep, plan: Plan) -> float:
@@ -108,7 +124,13 @@ class StepCosts:
         if step.stage is Stage.SMALL:
             return self.small
         small = self.small if step.full or plan.hybrid.small_scope == "all" else self.small_outside
-        return (self.large if step.full else self.partial) + small * step.small + self.overhead
+        large = (self.held if step.held else 1.0) * self.large if step.full else self.partial
+        return large + small * step.small + self.overhead
+
+
+def held_share(streams: int) -> float:
+    """Share of the rows that is left to compute where guidance is held, of `streams` rows per picture."""
+    return (streams - 1) / streams if streams > 1 else 1.0
 
 
 @dataclass(frozen=True)
@@ -151,7 +173,9 @@ def _summary(plan: Plan, steps: Sequence[PlannedStep], speedup: float) -> str:
         text = f"{len(found)} {stage.value}"
         if stage is Stage.HYBRID:
             mask = f" at {plan.hybrid.mask_ratio:.0%}" if plan.hybrid.mask_ratio else " without mask"
-            text += f"{mask} ({sum(step.full for step in found)} of them full)"
+            held = sum(step.held for step in found)
+            also = f", {held} with guidance held" if held else ""
+            text += f"{mask} ({sum(step.full for step in found)} of them full{also})"
         parts.append(text)
     return " · ".join([*parts, f"about {speedup:.1f}x"])
 

@@ -14,8 +14,10 @@ from lib_hybridstitch.mmdit.model import attention as default_attention
 from lib_hybridstitch.mmdit.partial import Attention, Network, run
 from lib_hybridstitch.mmdit.tokens import TokenGrid
 
+COND, UNCOND = "cond", "uncond"
 Row = tuple[int, str]
-"""(image, stream): which picture of the batch a row belongs to, and whether it is "cond" or "uncond"."""
+"""(image, stream): which picture of the batch a row belongs to, and whether it is `COND` or `UNCOND`; the further
+prompts that AND joins have names of their own."""
 
 
 @dataclass(frozen=True)

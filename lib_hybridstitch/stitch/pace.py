@@ -14,8 +14,10 @@ from lib_hybridstitch.stitch.cost import Costs, StepCosts
 from lib_hybridstitch.stitch.plan import Plan, PlannedStep, Stage
 from lib_hybridstitch.stitch.report import Record
 
-Shares = tuple[float, float]
-"""The part of the tokens that the large model computes in a step, and the small one's."""
+Shares = tuple[float, float, float]
+"""The part of the tokens that the large model computes in a step, and the small one's, and the part of the rows that is
+computed at all."""
+LARGE_STEP = (1.0, 0.0, 1.0)
 
 KEPT_KINDS = 32
 KEPT_PASSES = 5
@@ -31,6 +33,7 @@ class RunKind:
         rows: rows of an evaluation.
         kv_cache: how keys and values are kept.
         small_device: where the small model computes.
+        streams: rows per picture.
     """
 
     large: MMDiTConfig
@@ -39,10 +42,11 @@ class RunKind:
     rows: int
     kv_cache: str
     small_device: str
+    streams: int
 
     def counted(self, plan: Plan, context: int) -> StepCosts:
         """What a plan's steps cost in counted operations, with `context` text tokens per row."""
-        return StepCosts.counted(self.large, self.small, plan, self.tokens, context, self.rows)
+        return StepCosts.counted(self.large, self.small, plan, self.tokens, context, self.rows, self.streams)
 
 
 class Paces:
@@ -59,7 +63,9 @@ class Paces:
         """Remember the evaluations of a pass: the median of each sort, so that a first slow step counts for little."""
         times: dict[Shares, list[float]] = defaultdict(list)
         for step in steps:
-            times[_rounded(step.tokens_large / step.tokens, step.tokens_small / step.tokens)].append(step.ms)
+            asked = (step.rows - step.rows_held) / step.rows
+            large = step.tokens_large / step.tokens / asked if asked else 0.0
+            times[_rounded(large, step.tokens_small / step.tokens, asked)].append(step.ms)
         with self._lock:
             known = self._known.setdefault(kind, {})
             self._known.move_to_end(kind)
@@ -77,7 +83,7 @@ class Paces:
         """Costs of a run of this kind: measured where its large step is known, else counted."""
         with self._lock:
             times = {shares: median(found) for shares, found in self._known.get(kind, {}).items()}
-        return MeasuredCosts(times, counted, kind.tokens) if times.get((1.0, 0.0)) else counted
+        return MeasuredCosts(times, counted, kind.tokens) if times.get(LARGE_STEP) else counted
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class MeasuredCosts:
     """Milliseconds of steps; one that was never measured is read off its like, or counted in relation to a large step.
 
     Args:
-        times: what a step computes → milliseconds; (1, 0), the large step, is among them.
+        times: what a step computes → milliseconds; `LARGE_STEP` is among them.
         counted: operations.
         tokens: image tokens per row.
     """
@@ -97,7 +103,7 @@ class MeasuredCosts:
     @property
     def large(self) -> float:
         """Milliseconds of a large step."""
-        return self.times[1.0, 0.0]
+        return self.times[LARGE_STEP]
 
     @property
     def measured(self) -> bool:
@@ -106,10 +112,10 @@ class MeasuredCosts:
 
     def of(self, step: PlannedStep, plan: Plan) -> float:
         """Milliseconds of one step of a plan."""
-        wanted = shares(step, plan, self.tokens)
+        wanted = shares(step, plan, self.tokens, self.counted.held)
         known = self.times.get(wanted)
-        if known is None:
-            known = self._alike(*wanted)
+        if known is None and not step.held:
+            known = self._alike(*wanted[:2])
         return self.counted.of(step, plan) / self.counted.large * self.large if known is None else known
 
     def _alike(self, large: float, small: float) -> float | None:
@@ -118,9 +124,10 @@ class MeasuredCosts:
         A pass takes some time however few its tokens are, and beyond that a time in proportion to them. At small sizes
         the first part is most of it, which no count of operations knows.
         """
-        points = {share: ms for (share, beside), ms in self.times.items() if share and beside == small}
-        if small and (0.0, small) in self.times:
-            points.setdefault(1.0, self.large + self.times[0.0, small])
+        whole = {(share, beside): ms for (share, beside, rows), ms in self.times.items() if rows == 1}
+        points = {share: ms for (share, beside), ms in whole.items() if share and beside == small}
+        if small and (0.0, small) in whole:
+            points.setdefault(1.0, self.large + whole[0.0, small])
         if not large or len(points) < 2:
             return None
         near, far = sorted(points, key=lambda share: abs(share - large))[:2]
@@ -128,14 +135,14 @@ class MeasuredCosts:
         return max(0.0, points[near] + slope * (large - near))
 
 
-def shares(step: PlannedStep, plan: Plan, tokens: int) -> Shares:
-    """What a planned step computes of `tokens` image tokens per row."""
+def shares(step: PlannedStep, plan: Plan, tokens: int, held: float) -> Shares:
+    """What a planned step computes of `tokens` image tokens per row, and of the rows, `held` where guidance is held."""
     if step.stage is not Stage.HYBRID:
-        return (1.0, 0.0) if step.stage is Stage.LARGE else (0.0, 1.0)
+        return LARGE_STEP if step.stage is Stage.LARGE else (0.0, 1.0, 1.0)
     large = 1.0 if step.full else mask_size(plan.hybrid.mask_ratio, tokens) / tokens
     small = 1.0 if step.full or plan.hybrid.small_scope == "all" else 1.0 - large
-    return _rounded(large, small if step.small else 0.0)
+    return _rounded(large, small if step.small else 0.0, held if step.held else 1.0)
 
 
-def _rounded(large: float, small: float) -> Shares:
-    return round(large, 2), round(small, 2)
+def _rounded(large: float, small: float, rows: float) -> Shares:
+    return round(large, 2), round(small, 2), round(rows, 2)

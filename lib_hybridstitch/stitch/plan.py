@@ -52,6 +52,7 @@ class HybridRule:
         small_scope: "all", or "outside" for the tokens outside the mask only.
         refresh_every: evaluations from one full pass of the large model to the next; 0 for no such rhythm.
         resets: noise levels whose crossing forces a full pass.
+        hold_guidance: σ below which full passes compute the prompt's rows alone: what guidance adds to them is held.
     """
 
     mask_ratio: float = 0.3
@@ -62,6 +63,7 @@ class HybridRule:
     small_scope: str = "all"
     refresh_every: int = 0
     resets: tuple[float, ...] = ()
+    hold_guidance: float = -math.inf
 
     @property
     def calls_small(self) -> bool:
@@ -110,12 +112,14 @@ class PlannedStep:
         sigma: its noise level.
         full: whether the large model computes every token.
         small: whether the small model is called.
+        held: whether it does so for the prompt's rows alone, the guidance being held.
     """
 
     stage: Stage
     sigma: float
     full: bool
     small: bool
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class Plan:
                 first = since_full is None and self.hybrid.fills_small_cache
                 small = (self.hybrid.full_calls_small or first) if full else self.hybrid.calls_small
                 since_full = 1 if full or since_full is None else since_full + 1
-                planned.append(PlannedStep(stage, sigma, full, small))
+                planned.append(PlannedStep(stage, sigma, full, small, full and sigma < self.hybrid.hold_guidance))
             else:
                 since_full = None
                 planned.append(PlannedStep(stage, sigma, stage is Stage.LARGE, stage is Stage.SMALL))
@@ -226,8 +230,16 @@ def make_plan(settings: StitchSettings, sigmas: Sequence[float]) -> Plan:
         settings.small_scope,
         settings.refresh_every,
         placed,
+        _held_from(settings, sigmas),
     )
     return Plan("HybridStitch", segments[: 3 if settings.handoff_step else 2], rule_hybrid)
+
+
+def _held_from(settings: StitchSettings, sigmas: Sequence[float]) -> float:
+    """Below which σ guidance is held; a mask's cached keys and values would grow old with the rows left out."""
+    if not settings.hold_guidance or settings.background != "reuse" or settings.mask_ratio:
+        return -math.inf
+    return boundary(sigmas, step_index(settings.hold_guidance, len(run_sigmas(sigmas))))
 
 
 def _placed(settings: StitchSettings, sigmas: Sequence[float]) -> tuple[float, ...]:

@@ -23,6 +23,7 @@ class Record:
         rows: rows of the call.
         tokens: image tokens per row.
         tokens_large, tokens_small: tokens per row that each model computed, on average.
+        rows_held: rows that no model computed, since they follow from their prompt's row and the guidance that is held.
         ms: time it took, in milliseconds.
     """
 
@@ -34,6 +35,12 @@ class Record:
     tokens_large: float = 0.0
     tokens_small: float = 0.0
     ms: float = 0.0
+    rows_held: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the large model computed every token, of all rows but those that follow from others."""
+        return 0 < self.tokens * (self.rows - self.rows_held) <= self.tokens_large * self.rows
 
 
 @dataclass
@@ -98,6 +105,7 @@ class Report:
                 mean = (getattr(whole, name) * whole.rows + getattr(record, name) * record.rows) / rows
                 setattr(whole, name, mean)
             whole.rows, whole.ms = rows, whole.ms + record.ms
+            whole.rows_held += record.rows_held
         return list(merged.values())
 
     def mean_mask_ratio(self) -> float:

@@ -22,18 +22,20 @@ class RowState:
     Args:
         velocity, previous: patches (N, width).
         sigma, previous_sigma: (N,).
+        whole_at: the σ of the last velocity that was known for all tokens at once.
     """
 
     velocity: Tensor
     sigma: Tensor
     previous: Tensor
     previous_sigma: Tensor
+    whole_at: float
 
     @classmethod
     def start(cls, velocity: Tensor, sigma: float) -> RowState:
         """Remember a first full result, patches (N, width)."""
         levels = torch.full(velocity.shape[:1], sigma, dtype=torch.float32, device=velocity.device)
-        return cls(velocity, levels, velocity, levels)
+        return cls(velocity, levels, velocity, levels, sigma)
 
     def update(self, velocity: Tensor, sigma: float, tokens: Tensor | None) -> None:
         """Remember new velocities: all of them (N, width), or those of `tokens` (K,), as (K, width).
@@ -46,6 +48,7 @@ class RowState:
             self.previous_sigma = torch.where(moved, self.sigma, self.previous_sigma)
             self.velocity = velocity
             self.sigma = torch.full_like(self.sigma, sigma)
+            self.whole_at = sigma
             return
         last, level = self.velocity[tokens], self.sigma[tokens]
         moved = (level - sigma).abs() > SAME_SIGMA
@@ -91,6 +94,7 @@ class ImageState:
         changes: SRDiffusion's change of the large model's output per evaluation.
         outputs: stream → the output (C, H, W) that changes are measured against.
         settled: whether the adaptive switch has happened.
+        guidance: the velocity without prompt minus the one with it (N, width), when both were last known at one σ.
     """
 
     scores: dict[str, Tensor] = field(default_factory=dict)
@@ -101,6 +105,7 @@ class ImageState:
     fresh_changes: list[float] = field(default_factory=list)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     settled: bool = False
+    guidance: Tensor | None = None
 
     def score(self) -> Tensor | None:
         """Mean score over the streams (N,), or None before any was seen."""

@@ -13,9 +13,10 @@ from lib_hybridstitch.errors import StitchError, in_words
 from lib_hybridstitch.log import get_logger
 from lib_hybridstitch.mmdit.kv_cache import KVCache
 from lib_hybridstitch.mmdit.tokens import TokenGrid, complement, gather, scatter_, shared
-from lib_hybridstitch.stitch import complexity
-from lib_hybridstitch.stitch.evaluation import Evaluation, Side
+from lib_hybridstitch.stitch import complexity, guidance
+from lib_hybridstitch.stitch.evaluation import Evaluation, Row, Side
 from lib_hybridstitch.stitch.plan import Plan, Stage
+from lib_hybridstitch.stitch.profile import caution
 from lib_hybridstitch.stitch.report import Record, Report
 from lib_hybridstitch.stitch.state import ImageState, RowState, RunState
 
@@ -230,7 +231,7 @@ class Stitcher:
         rule, state = self.plan.hybrid, self.state
         record.tokens_large = grid.count
         if rule.mask_ratio == 0:
-            large = grid.to_patches(self.large.full(call, self.patch, True))
+            large = self._full(call, grid, sigma, record)
         else:
             large = self.large.patches(call, None, state.large_cache if self.use_cache else None, True)
         small = None
@@ -246,6 +247,19 @@ class Stitcher:
             self._remember(call, large, sigma, None)
         self._score(call, grid, sigma, large, large, small, None)
         return large
+
+    def _full(self, call: Evaluation, grid: TokenGrid, sigma: float, record: Record) -> Tensor:
+        """A full pass of the large model, patches; where guidance is held, of the prompts' rows alone."""
+        held = guidance.followers(self.state, call.rows, sigma) if sigma < self.plan.hybrid.hold_guidance else []
+        if not held:
+            return grid.to_patches(self.large.full(call, self.patch, True))
+        asked = [index for index in range(len(call.rows)) if index not in held]
+        record.rows_held, record.tokens_large = len(held), grid.count * len(asked) / len(call.rows)
+        fresh: dict[Row, Tensor] = {}
+        if asked:
+            computed = grid.to_patches(self.large.full(call.part(asked), self.patch, True))
+            fresh = {call.rows[index]: velocity for index, velocity in zip(asked, computed)}
+        return guidance.joined(self.state, call.rows, fresh)
 
     def _masked(self, call: Evaluation, grid: TokenGrid, sigma: float, record: Record, share: float) -> Tensor:
         """The large model on the mask, the background elsewhere; returns patches (rows, N, width)."""
@@ -270,7 +284,7 @@ class Stitcher:
         """Velocity outside the mask, patches (rows, N, width), and the small model's where it saw every token."""
         rule = self.plan.hybrid
         if rule.background == "reuse":
-            rows = [self.state.rows[row].at(sigma, rule.extrapolate) for row in call.rows]
+            rows = [self.state.rows[row].at(sigma, rule.extrapolate * caution(sigma)) for row in call.rows]
             return torch.stack(rows), None
         assert self.small is not None, "checked when the stitcher was made"
         if rule.small_scope == "all" or not tokens.shape[1]:
@@ -363,6 +377,8 @@ class Stitcher:
                 self.state.rows[key] = RowState.start(patches[row], sigma)
             else:
                 known.update(patches[row], sigma, None if tokens is None else tokens[row])
+        if tokens is None and self.plan.hybrid.hold_guidance > 0:
+            guidance.remember(self.state, call.rows, sigma)
 
     def _note_mask(self, call: Evaluation, grid: TokenGrid, tokens: Tensor) -> None:
         if not self.keep_masks:

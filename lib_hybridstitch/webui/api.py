@@ -83,8 +83,9 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
         raise UnavailableError("No model is loaded yet; generate once, or choose a checkpoint, to get a forecast.")
     small = _small_config(extension, settings, large) if made.needs_small else None
     tokens = _tokens(run["width"], large.patch_size) * _tokens(run["height"], large.patch_size)
-    rows = run["batch_size"] * (1 if run["cfg_scale"] == 1 else 2)
-    kind = RunKind(large, small, tokens, rows, settings.kv_cache, settings.small_device)
+    streams = 1 if run["cfg_scale"] == 1 else 2
+    rows = run["batch_size"] * streams
+    kind = RunKind(large, small, tokens, rows, settings.kv_cache, settings.small_device, streams)
 
     def costs_of(plan: Plan) -> Costs:
         return extension.paces.costs(kind, kind.counted(plan, extension.host.context()))
@@ -132,7 +133,7 @@ def _sampled(sigmas: Sequence[float], strength: float) -> Sequence[float]:
 
 def _step(step: PlannedStep, mask_ratio: float) -> dict[str, Any]:
     large = {"large": 1.0, "small": 0.0}.get(step.stage.value, 1.0 if step.full else mask_ratio)
-    return {"stage": step.stage.value, "sigma": step.sigma, "large": large, "small": step.small}
+    return {"stage": step.stage.value, "sigma": step.sigma, "large": large, "small": step.small, "held": step.held}
 
 
 def _tokens(pixels: int, patch: int) -> int:

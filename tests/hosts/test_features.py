@@ -359,6 +359,19 @@ def test_after_a_run_the_forecast_rests_on_its_times(web: Web) -> None:
     assert plan(web.extension, request)["measured"] is False
 
 
+def test_held_guidance_spares_the_empty_prompts_rows(web: Web) -> None:
+    plain = web.on({"preset": "Quality", "full_share": 1.0}, cfg_scale=3.0)
+    held = web.on({"preset": "Quality", "full_share": 1.0, "hold_guidance": 5}, cfg_scale=3.0)
+    [done] = web.extension.last_run["passes"]
+    spared = [(step["rows"], step["rows_held"], step["tokens_large"] / step["tokens"]) for step in done["steps"]]
+    assert spared == [(2, 0, 1.0)] * 5 + [(2, 1, 0.5)] * (STEPS - 5)
+    assert done["happened"] == f"{STEPS} hybrid ({STEPS} full, {STEPS - 5} of them with guidance held, without mask)"
+    assert held.infotext["HybridStitch hold guidance"] == "5"
+    assert not torch.equal(held.latents, plain.latents) and bool(torch.isfinite(held.latents).all())
+    unguided = [web.on({"preset": "Quality", "full_share": 1.0, "hold_guidance": at}, cfg_scale=1.0) for at in (0, 5)]
+    assert torch.allclose(unguided[0].latents, unguided[1].latents, atol=1e-5)
+
+
 def test_a_run_tells_whether_the_host_draws_with_the_large_model_by_itself(web: Web) -> None:
     web.on()
     assert web.extension.last_run["passes"][0]["hosts_own"] is True

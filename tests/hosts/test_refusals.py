@@ -192,5 +192,5 @@ def test_the_log_is_told_once(
 def test_a_small_checkpoint_that_had_no_part_is_not_recorded(web: Web) -> None:
     result = web.on({"preset": "Balanced"})
     assert "HybridStitch small checkpoint" not in result.infotext
-    assert result.infotext["HybridStitch"] == "8 hybrid (5 full, without mask)"
+    assert result.infotext["HybridStitch"] == "8 hybrid (5 full, 2 of them with guidance held, without mask)"
     assert web.on().infotext["HybridStitch small checkpoint"] == web.small

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_hybridstitch.settings import specs
+from lib_hybridstitch.settings import StitchSettings, specs
 from lib_hybridstitch.webui.api import plan
 from tests.hosts.conftest import STEPS, Web
 
 TARGET = specs()["target_speedup"].infotext
+SHARE = StitchSettings().full_share
 WISH = {"preset": "Balanced", "target_speedup": 1.3}
 
 
@@ -17,7 +18,7 @@ def test_the_run_keeps_to_what_was_foretold(web: Web) -> None:
     web.on(WISH)
     aimed, [done] = web.extension.last_run["aimed"], web.extension.last_run["passes"]
     assert done["forecast"] >= 0.99 * 1.3
-    assert aimed["target_speedup"] == 0 and aimed["full_share"] != 0.5
+    assert aimed["target_speedup"] == 0 and aimed["full_share"] != SHARE
     full = [step for step in done["steps"] if step["tokens_large"] == step["tokens"]]
     assert 0 < len(full) < STEPS
 
@@ -35,7 +36,7 @@ def test_what_the_target_came_to_is_recorded_and_makes_the_same_picture(web: Web
 def test_no_key_of_the_preset_is_left_where_the_target_replaced_it(web: Web) -> None:
     wished = web.on({"preset": "Quality", "target_speedup": 1.6})
     assert wished.infotext["HybridStitch preset"] == "Custom"
-    kept = wished.infotext.get(specs()["full_share"].infotext, "0.5")
+    kept = wished.infotext.get(specs()["full_share"].infotext, str(SHARE))
     assert float(kept) == web.extension.last_run["aimed"]["full_share"]
 
 
@@ -45,7 +46,7 @@ def test_a_target_out_of_reach_is_said(web: Web) -> None:
 
 
 def test_a_target_that_asks_for_nothing_names_itself(web: Web) -> None:
-    told = web.on({"preset": "Balanced", "target_speedup": 0.5})
+    told = web.on({"preset": "Quality", "target_speedup": 0.5})
     [said] = [comment for comment in told.comments if "speed-up" in comment or "not faster" in comment]
     assert said == "HybridStitch: A target_speedup of 0.5 comes to no speed-up; raise it."
 

@@ -44,6 +44,7 @@ def test_counted_costs_follow_the_mask():
     assert costs.partial == pass_flops(LARGE, 6, 24, 5, 2)
     assert costs.small_outside == pass_flops(MEDIUM, 18, 24, 5, 2)
     assert StepCosts.counted(LARGE, None, plan, 24, 5, 2).small == 0
+    assert [StepCosts.counted(LARGE, None, plan, 24, 5, 6, streams).held for streams in (1, 2, 3)] == [1, 1 / 2, 2 / 3]
 
 
 def test_true_sizes_cost_what_is_known_of_them():

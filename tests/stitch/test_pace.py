@@ -17,7 +17,7 @@ from lib_hybridstitch.stitch.report import Record
 from tests.networks import LARGE, MEDIUM
 
 TOKENS = 100
-KIND = RunKind(LARGE, MEDIUM, TOKENS, 2, "full", "keep")
+KIND = RunKind(LARGE, MEDIUM, TOKENS, 2, "full", "keep", 2)
 COUNTED = StepCosts(large=1000.0, partial=300.0, small=500.0, small_outside=350.0)
 SIGMAS = tuple(1 - step / 10 for step in range(10))
 
@@ -115,14 +115,29 @@ def test_memory_of_kinds_is_bounded() -> None:
 
 def test_shares_follow_the_plan() -> None:
     outside = paper(small_scope="outside", mask_ratio=0.25)
-    assert [shares(step, outside, TOKENS) for step in outside.steps(SIGMAS)] == [
-        *[(1.0, 0.0)] * 2,
-        (1.0, 1.0),
-        *[(0.25, 0.75)] * 3,
-        *[(0.0, 1.0)] * 4,
+    assert [shares(step, outside, TOKENS, 0.5) for step in outside.steps(SIGMAS)] == [
+        *[(1.0, 0.0, 1.0)] * 2,
+        (1.0, 1.0, 1.0),
+        *[(0.25, 0.75, 1.0)] * 3,
+        *[(0.0, 1.0, 1.0)] * 4,
     ]
     reuse = paper(background="reuse", score="change", mask_ratio=0.0, handoff_step=0)
-    assert {shares(step, reuse, TOKENS) for step in reuse.steps(SIGMAS)[3:]} == {(0.0, 0.0)}
+    assert {shares(step, reuse, TOKENS, 0.5) for step in reuse.steps(SIGMAS)[3:]} == {(0.0, 0.0, 1.0)}
+
+
+def test_a_pass_with_guidance_held_costs_its_rows_until_it_was_measured() -> None:
+    plan = make_plan(StitchSettings.from_dict({"full_share": 1.0, "hold_guidance": 5}), SIGMAS)
+    steps = plan.steps(SIGMAS)
+    assert [step.held for step in steps] == [False] * 5 + [True] * 5 and all(step.full for step in steps)
+    counted = replace(COUNTED, held=0.5)
+    assert [counted.of(step, plan) for step in steps[4:6]] == [1000.0, 500.0]
+    paces = Paces()
+    paces.learn(KIND, PASS)
+    assert paces.costs(KIND, counted).of(steps[-1], plan) == pytest.approx(20.0)
+    paces.learn(KIND, [*PASS[:3], replace(record(Stage.HYBRID, 0.5, 0, 23.0), rows_held=1)])
+    assert paces.costs(KIND, counted).of(steps[-1], plan) == pytest.approx(23.0)
+    masked = next(step for step in paper(mask_ratio=0.5).steps(SIGMAS) if step.stage is Stage.HYBRID and not step.full)
+    assert paces.costs(KIND, counted).of(masked, paper(mask_ratio=0.5)) > 30.0, "half of the rows is not half a mask"
 
 
 @pytest.fixture

@@ -163,6 +163,7 @@ def test_rows_may_come_in_any_order_and_number_of_calls(background, score):
 METHODS = {
     "paper": {"preset": "Paper", "switch_step": 2, "handoff_step": 5},
     "balanced": {"preset": "Balanced", "switch_step": 2},
+    "held": {"preset": "Balanced", "full_share": 0.8, "hold_guidance": 0.5},
     "threshold": {"preset": "Paper", "switch_step": 1, "handoff_step": 0, "mask_threshold": 1.25, "mask_ratio": 0.8},
     "t-stitch": {"method": "T-Stitch", "switch_step": 3},
     "srdiffusion": {"method": "SRDiffusion", "switch_step": 3},
@@ -178,6 +179,51 @@ def test_a_batch_is_its_singles(name):
     for image in range(2):
         alone_ = sample(engine(plan), images=1, start=image)
         assert torch.allclose(alone_[0], together[image], atol=2e-5)
+
+
+def held_from(sigma: float) -> Plan:
+    """Every evaluation a full pass; below σ with guidance held."""
+    return hybrid(mask_ratio=0.0, background="reuse", refresh_every=1, hold_guidance=sigma)
+
+
+def test_held_guidance_adds_the_last_difference_to_the_prompts_fresh_velocity():
+    stitched, (large, _) = engine(held_from(0.85)), pair()
+    x, _, _ = inputs(LARGE)
+    before = stitched.velocity(evaluation(x, 0.9))
+    after = stitched.velocity(evaluation(x, 0.8))
+    alone_ = Side(large).full(evaluation(x[:1], 0.8, rows=((0, "cond"),)), 2, True)
+    assert torch.allclose(before, Side(large).full(evaluation(x, 0.9), 2, True), atol=1e-6)
+    assert torch.allclose(after[0], alone_[0], atol=1e-6)
+    assert torch.allclose(after[1], alone_[0] + before[1] - before[0], atol=1e-6)
+    first, second = stitched.report.evaluations()
+    assert (first.full, first.rows_held, first.tokens_large) == (True, 0, 24)
+    assert (second.full, second.rows_held, second.tokens_large) == (True, 1, 12)
+
+
+def test_guidance_is_held_however_the_rows_come_unless_the_empty_prompt_comes_first_and_alone():
+    plan = held_from(0.6)
+    joint = sample(engine(plan), images=2)
+    for calls in ("uncond first", "split"):
+        assert torch.allclose(sample(engine(plan), images=2, calls=calls), joint, atol=2e-5), calls
+    waits = engine(plan)
+    assert torch.allclose(sample(waits, images=2, calls="singles"), alone(pair()[0], images=2), atol=2e-5)
+    assert sum(record.rows_held for record in waits.report.records) == 0
+    assert not torch.allclose(joint, alone(pair()[0], images=2), atol=1e-3)
+
+
+def test_only_the_empty_prompt_is_held_and_only_once_a_difference_is_known():
+    x, _, _ = inputs(LARGE)
+    rows = ((0, "cond"), (0, "cond 2"), (0, "uncond"))
+    latents = x[:1].expand(3, -1, -1, -1)
+    stitched = engine(held_from(2.0))
+    for sigma in (0.9, 0.8):
+        stitched.velocity(replace(evaluation(latents, sigma, ((0, "cond"), (1, "cond"), (0, "uncond"))), rows=rows))
+    assert [record.rows_held for record in stitched.report.records] == [0, 1]
+    assert stitched.report.records[1].tokens_large == pytest.approx(24 * 2 / 3)
+    unguided = engine(held_from(2.0))
+    for sigma in (0.9, 0.8):
+        unguided.velocity(evaluation(x[:1], sigma, rows=((0, "cond"),)))
+    assert [(record.rows_held, record.tokens_large) for record in unguided.report.records] == [(0, 24), (0, 24)]
 
 
 def test_masks_above_a_threshold_differ_in_size_between_images():

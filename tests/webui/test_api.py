@@ -103,12 +103,22 @@ def test_plan_says_when_the_chosen_small_model_has_no_part(extension: Extension)
 
 
 def test_plan_resolves_a_target_speedup(extension: Extension) -> None:
-    request = {"settings": {"preset": "Balanced", "target_speedup": 1.5}, "steps": 28, "scheduler": "Simple"}
+    request = {"settings": {"preset": "Quality", "target_speedup": 1.5}, "steps": 28, "scheduler": "Simple"}
     told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
     assert 0.99 * 1.5 <= told["speedup"] < 1.65 and told["reason"] == ""
     assert told["settings"]["target_speedup"] == 0 and 0.5 < told["settings"]["full_share"] < 0.75
     full = sum(step["large"] == 1 for step in told["steps"])
     assert told["speedup"] == pytest.approx(28 / full, rel=0.01)
+
+
+def test_plan_says_which_passes_hold_guidance_and_what_that_saves(extension: Extension) -> None:
+    request = {"settings": {"preset": "Balanced"}, "steps": 28, "scheduler": "Simple"}
+    told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
+    full = [step["held"] for step in told["steps"] if step["large"] == 1]
+    assert len(full) == 16 and full == sorted(full) and sum(full) == 4
+    assert told["speedup"] == pytest.approx(28 / 14) and "(16 of them full, 4 with guidance held)" in told["summary"]
+    unguided = client(extension).post("/hybridstitch/v1/plan", json={**request, "cfg_scale": 1}).json()
+    assert unguided["speedup"] == pytest.approx(28 / 16)
 
 
 @pytest.mark.parametrize("small", ["", "small"], ids=["no small checkpoint", "one that stands by"])
@@ -128,7 +138,7 @@ def test_plan_names_the_setting_that_would_make_it_faster(extension: Extension, 
         ({"background": "reuse", "refresh_every": 1}, "all_full", "refresh_every"),
         ({"switch_step": 150}, "all_large", "switch_step"),
     ):
-        request = {"settings": {"preset": "Balanced", "small_checkpoint": small, **settings}, "steps": 8}
+        request = {"settings": {"preset": "Quality", "small_checkpoint": small, **settings}, "steps": 8}
         told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
         assert told["speedup"] == 1.0
         assert (told["reason"], named in told["advice"]) == (reason, True)

@@ -41,7 +41,9 @@ def test_labels_and_ids_are_unique(report: Report) -> None:
 def test_numbers_have_their_range(report: Report, name: str) -> None:
     made, spec = control(report, name), specs()[name]
     assert (made["minimum"], made["maximum"], made["step"]) == (spec.minimum, spec.maximum, spec.step)
-    assert made["kind"] == ("Number" if name in ("switch_step", "handoff_step", "mask_threshold") else "Slider")
+    assert made["kind"] == (
+        "Number" if name in ("switch_step", "handoff_step", "mask_threshold", "hold_guidance") else "Slider"
+    )
 
 
 @pytest.mark.parametrize("name", [name for name, spec in specs().items() if spec.choices])
