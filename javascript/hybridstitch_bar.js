@@ -21,6 +21,7 @@
         const of = (stage) => steps.filter((step) => step.stage === stage);
         const hybrid = of("hybrid");
         const full = hybrid.filter((step) => step.large >= 1).length;
+        const held = hybrid.filter((step) => step.held).length;
         const masked = hybrid.find((step) => step.large < 1);
         const share = Math.round(100 * (masked?.large ?? 1));
         const told = [];
@@ -28,17 +29,17 @@
             const key = stage === "hybrid" && share === 0 ? "count_bare" : `count_${stage}`;
             told.push({kind: stage, text: say(key, {count: of(stage).length, share})});
             if (stage === "hybrid" && full && masked) {
-                told.push({kind: "full", text: say("count_full", {count: full})});
+                told.push({kind: "full", text: say(held ? "count_held" : "count_full", {count: full, held})});
             }
         }
         return told;
     }
 
-    /** One step: a column whose fill is the large model's share. */
+    /** One step: a column whose fill is the large model's share; a pass that holds guidance computes half the rows. */
     function column(step) {
         const made = element("span", {className: "hybridstitch-segment"});
         made.classList.toggle("hybridstitch-full", step.stage === "hybrid" && step.large >= 1);
-        made.style.setProperty("--hybridstitch-share", step.large);
+        made.style.setProperty("--hybridstitch-share", step.held ? step.large / 2 : step.large);
         return made;
     }
 

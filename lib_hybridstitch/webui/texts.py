@@ -19,6 +19,7 @@ PAGE: Mapping[str, str] = MappingProxyType(
         "count_hybrid": "{count} hybrid at {share} %",
         "count_bare": "{count} hybrid without mask",
         "count_full": "{count} of them full",
+        "count_held": "{count} of them full, {held} with guidance held",
         "count_small": "{count} small",
         "bar": "Forecast of {steps} steps: {parts}; about {factor}x",
         "count_steps": "{steps} steps",
