@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 EDGE = 1e-3
 """Keeps λ finite at σ = 1, where there is no signal."""
-LONGEST = 6 / 28
+LONGEST = 8 / 28
 """Longest way between two full passes, as a share of the run: beyond that the remainder says too little."""
 LAYOUT = 0.91
 """Noise level down to which the layout is decided: an error made there may tip the picture into another one, so every
 step is full where at least `DENSE_SHARE` of all are."""
-DENSE_SHARE = 0.4
+DENSE_SHARE = 0.39
 SECOND = 2 / 28
 """Where the second full pass is when fewer are full, as a share of the run: by trial the pass at the next step is
 better spent later then."""

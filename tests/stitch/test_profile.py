@@ -79,8 +79,8 @@ def test_every_step_is_full_while_the_layout_is_decided_where_there_are_enough()
     sigmas = shifted(28)
     layout = tuple(step for step, sigma in enumerate(sigmas) if sigma > LAYOUT)
     assert len(layout) == 7
-    assert all(place(sigmas, full)[:7] == layout for full in range(12, 28))
-    assert place(sigmas, 11)[:2] == (0, 2)
+    assert all(place(sigmas, full)[:7] == layout for full in range(11, 28))
+    assert place(sigmas, 10)[:2] == (0, 2)
     assert place(shifted(20), 8)[:5] != (0, 1, 2, 3, 4), "too few would be left for the rest"
 
 
@@ -107,7 +107,8 @@ def test_no_other_choice_is_expected_to_miss_less():
         return sum(missed(strained(sigmas), here, after) for here, after in itertools.pairwise(chosen[1:]))
 
     others = [(0, 1, *inner, 7) for inner in itertools.combinations(range(2, 7), 2)]
-    allowed = [c for c in others if max(b - a for a, b in itertools.pairwise(c)) <= 2]
+    longest = math.ceil(8 * LONGEST)
+    allowed = [c for c in others if max(b - a for a, b in itertools.pairwise(c)) <= longest]
     assert allowed and error(place(sigmas, 5)) == pytest.approx(min(error(c) for c in allowed))
 
 

@@ -50,7 +50,7 @@ def test_out_of_reach_gives_the_fastest_and_says_so():
     short = shifted(8)
     aimed = aim(settings(3.0), short, short, costs_of)
     assert not aimed.reached
-    assert aimed.speedup == pytest.approx(8 / 5)  # both ends and one step in two: five of eight
+    assert aimed.speedup == pytest.approx(8 / 4)  # both ends, the second step, and one in three: four of eight
 
 
 def test_the_tail_of_img2img_is_what_counts():
