@@ -32,7 +32,7 @@ _PRESET_ROWS: dict[str, tuple[Scalar, ...]] = {
     "Paper": ("HybridStitch", 0.29, 0.57, 0.3, 0.0, "disagreement", "small", 0.0, "all", 0, False, 0.0, 0.0),
     "Quality": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.6, 0.0),
     "Balanced": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.57, 0.5),
-    "Fast": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.39, 0.5),
+    "Fast": ("HybridStitch", 0.0, 0.0, 0.0, 0.0, "change", "reuse", 0.9, "all", 0, False, 0.43, 0.5),
 }
 PRESETS: Mapping[str, Mapping[str, Scalar]] = MappingProxyType(
     {name: MappingProxyType(dict(zip(_GOVERNED, row, strict=True))) for name, row in _PRESET_ROWS.items()}

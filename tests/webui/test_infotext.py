@@ -41,7 +41,7 @@ def test_what_a_run_recorded_comes_back(settings: StitchSettings) -> None:
 
 
 def test_what_is_missing_takes_the_presets_value() -> None:
-    assert paste({"HybridStitch preset": "Fast"})["full_share"] == 0.39
+    assert paste({"HybridStitch preset": "Fast"})["full_share"] == 0.43
     assert paste({"HybridStitch preset": "Fast"})["small_checkpoint"] == ""
 
 
