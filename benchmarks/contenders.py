@@ -212,9 +212,7 @@ def stitching_peers() -> list[Contender]:
 def ours() -> list[Contender]:
     """HybridStitch: the published plan, and the curve on which the other presets lie."""
     paper = Contender(f"{OURS} Paper", "", Settled(StitchSettings.from_dict({"preset": "Paper"})), quick=True)
-    curve = [
-        _engine(OURS, f"{share:.0%} full", base="Balanced", full_share=share) for share in (0.75, 0.5, 0.39, 0.35)
-    ]
+    curve = [_engine(OURS, f"{share:.0%} full", base="Balanced", full_share=share) for share in (0.75, 0.5, 0.39, 0.35)]
     presets = [
         Contender(OURS, name, Settled(StitchSettings.from_dict({"preset": name})), quick=True)
         for name in ("Quality", "Balanced", "Fast")

@@ -163,7 +163,7 @@ def test_a_name_nobody_knows_is_the_races_own_mistake():
 
 
 def test_the_profile_is_measured_at_every_inner_level() -> None:
-    rows = profile.measure(load_pair(), count=1, every=20)
+    rows = profile.measure(load_pair(), count=1, every=20, device=torch.device("cpu"))
     sigmas = [row["sigma"] for row in rows]
     assert len(rows) == 25 and sigmas == sorted(sigmas, reverse=True)
     assert all(row["bend"] > 0 and row["disagreement"] > 0 for row in rows)

@@ -74,7 +74,7 @@ def test_operations_of_1024_are_what_is_known_of_them():
     assert 60e12 < found["large"] < 66e12
     assert list(found["partial_of_large"]) == ["0.1", "0.2", "0.3", "0.5"]
     assert all(float(ratio) < share < float(ratio) + 0.10 for ratio, share in found["partial_of_large"].items())
-    # Balanced: 6 large steps, then every third of 22 is full: 8 more.
+    # Balanced: 16 full passes, the last 4 of them of one row of the two.
     assert found["speedup"]["Balanced"] == 28 / 14
     by_hand = 28 / (14 + 14 * found["small_of_large"])
     assert found["speedup"]["T-Stitch, 50% small"] == pytest.approx(by_hand, abs=1e-3)
@@ -90,11 +90,10 @@ def test_memory_formulas_are_what_a_run_holds(preset, changes):
     for sigma in (0.9, 0.8, 0.7, 0.6):
         engine.velocity(replace(call, sigma=torch.full((2,), sigma)))
     assert not engine.report.failure
-    kept = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for row in engine.state.rows.values()
-        for tensor in (row.velocity, row.sigma, row.previous, row.previous_sigma)
-    }
+    rows = engine.state.rows.values()
+    tensors = [one for row in rows for one in (row.velocity, row.sigma, row.previous, row.previous_sigma)]
+    tensors += [image.guidance for image in engine.state.images.values() if image.guidance is not None]
+    kept = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     assert sum(kept.values()) == pytest.approx(counted.reuse_bytes(plan, TOY.large, TOY.sampling(128)), rel=0.05)
     formula = counted.cache_bytes(plan, TOY.large, TOY.small, TOY.sampling(128), 4)
     assert engine.state.large_cache.bytes() == pytest.approx(formula, rel=0.05)
