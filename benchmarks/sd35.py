@@ -8,8 +8,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.demo.generate import SHIFT
 from lib_hybridstitch.hosts.base import Sampling
+from lib_hybridstitch.hosts.shared import assumed_schedule
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.stitch.evaluation import Evaluation
 
@@ -52,9 +52,8 @@ class Scale:
 
     @property
     def sigmas(self) -> tuple[float, ...]:
-        """SD3's own schedule, shifted by `SHIFT`, since full passes are placed by noise level."""
-        even = [1 - step / self.steps for step in range(self.steps)]
-        return tuple(SHIFT * level / (1 + (SHIFT - 1) * level) for level in even)
+        """SD3's own schedule, since full passes are placed by noise level."""
+        return assumed_schedule(self.steps)
 
     def tokens(self, size: int) -> int:
         """Image tokens per row of a square picture."""

@@ -7,8 +7,7 @@
 
     /** Which tokens of a picture the large model computed: "all", "none", a list of them, or null when unrecorded. */
     function computed(step, image) {
-        const asked = step.rows - step.rows_held; // the other rows follow from their prompt's
-        if (asked && step.tokens_large * step.rows >= step.tokens * asked) {
+        if (step.full) {
             return "all";
         }
         if (step.mask) {

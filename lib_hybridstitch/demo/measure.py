@@ -64,9 +64,8 @@ def run_flops(pair: Pair, report: Report) -> int:
     total = 0
     for record in report.evaluations():
         for network, kept in ((pair.large, record.tokens_large), (pair.small, record.tokens_small)):
-            rows = record.rows - record.rows_held
-            each = kept * record.rows / rows if rows else 0.0
-            total += pass_flops(network.config, round(each), record.tokens, LENGTH, rows)
+            each = round(record.kept(kept))
+            total += pass_flops(network.config, each, record.tokens, LENGTH, record.rows_computed)
     return total
 
 

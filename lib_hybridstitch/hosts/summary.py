@@ -162,6 +162,7 @@ def _step_figures(step: Record, mask: Tensor | None) -> dict[str, Any]:
         "sigma": step.sigma,
         "rows": step.rows,
         "rows_held": step.rows_held,
+        "full": step.full,
         "tokens": step.tokens,
         "tokens_large": step.tokens_large,
         "tokens_small": step.tokens_small,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from lib_hybridstitch.mmdit.config import MLP_RATIO, TIME_FREQUENCIES, MMDiTConfig
@@ -61,6 +61,11 @@ class Costs(Protocol):
     @property
     def measured(self) -> bool:
         """Whether they are times of this machine."""
+        ...
+
+    @property
+    def held(self) -> float:
+        """Share of a full pass that is left where guidance is held; 1 where there is no guidance."""
         ...
 
     def of(self, step: PlannedStep, plan: Plan) -> float:
@@ -157,6 +162,8 @@ class Forecast:
 def forecast(plan: Plan, sigmas: Sequence[float], costs: Costs) -> Forecast:
     """Foretell a run: its steps, its cost, and a sentence when it would not be faster."""
     steps = plan.steps(sigmas)
+    if costs.held == 1:  # no guidance, so nothing to hold
+        steps = tuple(replace(step, held=False) for step in steps)
     total = sum(costs.of(step, plan) for step in steps)
     speedup = len(steps) * costs.large / total if total else 1.0
     summary = _summary(plan, steps, speedup) + (" by measured times" if costs.measured else "")

@@ -63,9 +63,8 @@ class Paces:
         """Remember the evaluations of a pass: the median of each sort, so that a first slow step counts for little."""
         times: dict[Shares, list[float]] = defaultdict(list)
         for step in steps:
-            asked = (step.rows - step.rows_held) / step.rows
-            large = step.tokens_large / step.tokens / asked if asked else 0.0
-            times[_rounded(large, step.tokens_small / step.tokens, asked)].append(step.ms)
+            large, small = (step.kept(tokens) / step.tokens for tokens in (step.tokens_large, step.tokens_small))
+            times[_rounded(large, small, step.rows_computed / step.rows)].append(step.ms)
         with self._lock:
             known = self._known.setdefault(kind, {})
             self._known.move_to_end(kind)
@@ -110,9 +109,14 @@ class MeasuredCosts:
         """Whether they are times of this machine."""
         return True
 
+    @property
+    def held(self) -> float:
+        """Share of a full pass that is left where guidance is held; see `StepCosts`."""
+        return self.counted.held
+
     def of(self, step: PlannedStep, plan: Plan) -> float:
         """Milliseconds of one step of a plan."""
-        wanted = shares(step, plan, self.tokens, self.counted.held)
+        wanted = shares(step, plan, self.tokens, self.held)
         known = self.times.get(wanted)
         if known is None and not step.held:
             known = self._alike(*wanted[:2])

@@ -38,9 +38,18 @@ class Record:
     rows_held: int = 0
 
     @property
+    def rows_computed(self) -> int:
+        """Rows that some model computed."""
+        return self.rows - self.rows_held
+
+    def kept(self, tokens: float) -> float:
+        """Tokens per computed row, of which `tokens` are the mean over all rows."""
+        return tokens * self.rows / self.rows_computed if self.rows_computed else 0.0
+
+    @property
     def full(self) -> bool:
-        """Whether the large model computed every token, of all rows but those that follow from others."""
-        return 0 < self.tokens * (self.rows - self.rows_held) <= self.tokens_large * self.rows
+        """Whether the large model computed every token of the rows that were computed."""
+        return self.kept(self.tokens_large) >= self.tokens
 
 
 @dataclass

@@ -119,6 +119,7 @@ def test_plan_says_which_passes_hold_guidance_and_what_that_saves(extension: Ext
     assert told["speedup"] == pytest.approx(28 / 14) and "(16 of them full, 4 with guidance held)" in told["summary"]
     unguided = client(extension).post("/hybridstitch/v1/plan", json={**request, "cfg_scale": 1}).json()
     assert unguided["speedup"] == pytest.approx(28 / 16)
+    assert not any(step["held"] for step in unguided["steps"]) and "held" not in unguided["summary"]
 
 
 @pytest.mark.parametrize("small", ["", "small"], ids=["no small checkpoint", "one that stands by"])
