@@ -134,11 +134,39 @@ def test_the_small_checkpoint_in_another_format(webui: WebUI, form: str) -> None
     assert distance(other.pictures[0], usual.pictures[0]) < distance(reference.pictures[0], usual.pictures[0])
 
 
-def test_the_forecast_is_what_happens(webui: WebUI) -> None:
-    settings, run = webui.settings(preset="Paper"), {"steps": webui.target.steps, "scheduler": "Simple"}
+def _told(webui: WebUI, settings: dict[str, Any]) -> dict[str, Any]:
+    """The forecast of the run that `WebUI.generate` asks for."""
     size = webui.target.size
-    told = webui.post("/hybridstitch/v1/plan", {"settings": settings, "width": size, "height": size, **run})
+    run = {"width": size, "height": size, "steps": webui.target.steps, "scheduler": "Simple"}
+    return dict(webui.post("/hybridstitch/v1/plan", {"settings": settings, **run}))
+
+
+def test_the_forecast_is_what_happens(webui: WebUI) -> None:
+    settings = webui.settings(preset="Paper")
+    told = _told(webui, settings)
     webui.generate(settings)
     [done] = webui.last_run()["passes"]
     assert [step["stage"] for step in told["steps"]] == [step["stage"] for step in done["steps"]]
     assert told["tokens"] == done["grid"][0] * done["grid"][1]
+
+
+@pytest.mark.parametrize("preset", ["Balanced", "Fast"])
+def test_guidance_is_held_in_the_steps_that_the_forecast_names(webui: WebUI, preset: str) -> None:
+    settings = webui.settings(preset=preset)
+    told = _told(webui, settings)
+    stitched = webui.generate(settings)
+    [done] = webui.last_run()["passes"]
+    held = [step["held"] for step in told["steps"]]
+    assert any(held)
+    assert [step["rows_held"] > 0 for step in done["steps"]] == held
+    assert f"{sum(held)} of them with guidance held" in stitched.happened
+
+
+def test_guidance_is_held_only_if_asked_for(webui: WebUI) -> None:
+    settings = webui.settings(preset="Balanced")
+    held = webui.generate(settings)
+    computed = webui.generate({**settings, "hold_guidance": 0})
+    [done] = webui.last_run()["passes"]
+    assert not any(step["rows_held"] for step in done["steps"])
+    assert "held" not in computed.happened
+    assert not same(computed, held)

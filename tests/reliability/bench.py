@@ -22,8 +22,14 @@ from lib_hybridstitch.stitch.stitcher import Stitcher
 from tests.hosts.conftest import Web
 
 STEPS = 4
-PLAN = {"switch_step": 1, "handoff_step": 3, "preset": "Paper"}
+PLAN: dict[str, Any] = {"switch_step": 1, "handoff_step": 3, "preset": "Paper"}
 """One evaluation of each kind: large, probe, hybrid, small."""
+PLANS: dict[str, dict[str, Any]] = {
+    "mixed": PLAN,
+    "held": {"switch_step": 1, "handoff_step": 3, "preset": "Balanced", "full_share": 0.5, "hold_guidance": 0.3},
+    "masked": {"preset": "Balanced", "full_share": 0.4, "mask_ratio": 0.3},
+}
+"""What else there is: large, full with guidance held, extended, small; full, full, masked over what is reused, full."""
 REQUEST: dict[str, Any] = {"steps": STEPS, "width": 64, "height": 64, "seed": 3}
 OURS = (Generation, Pass, Stitcher, RunState, KVCache, Evaluation)
 """Kinds of objects that live no longer than a generation."""
@@ -88,12 +94,13 @@ class Bench:
         plan: settings of the extension.
     """
 
-    def __init__(self, web: Web, plan: dict[str, Any] | None = None) -> None:
-        self.web, self.host, self.plan = web, web.host, plan or PLAN
+    def __init__(self, web: Web, plan: dict[str, Any]) -> None:
+        self.web, self.host, self.plan = web, web.host, plan
         self.latents: list[Tensor] = []
         self.done = 0
         self.listen()
         self.off = self.drawn(self.run(False))
+        self.load()
         self.on = self.drawn(self.run(True))
         points = self.latents[:]
         self.run(False)
@@ -149,11 +156,17 @@ class Bench:
         self._forget()
         return outcome
 
+    def load(self) -> None:
+        """Have the small model loaded, whether or not the plan needs it."""
+        if len(self.networks()) == 1:
+            plan, self.plan = self.plan, PLAN
+            self.drawn(self.run(True))
+            self.plan = plan
+            assert len(self.networks()) == 2
+
     def ready(self) -> None:
         """Bring the extension to where a generation and its repeat take the same way: model loaded, nothing learnt."""
-        if len(self.networks()) == 1:
-            self.plan = PLAN
-            assert self.run(True).raised is None and len(self.networks()) == 2
+        self.load()
         self.web.extension.paces.clear()
 
     def _forget(self) -> None:

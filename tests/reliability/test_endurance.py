@@ -18,6 +18,7 @@ import psutil
 import pytest
 import uvicorn
 
+from lib_hybridstitch.hosts import summary
 from tests.reliability import faults
 from tests.reliability.bench import OURS, Bench, Outcome, same
 from tests.reliability.test_faults import pieces, places_of
@@ -35,6 +36,12 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "small_scope": ("all", "outside"),
     "refresh_every": (0, 2, 3),
     "kv_cache": ("full", "fp8", "off"),
+    "method": ("HybridStitch", "T-Stitch", "SRDiffusion", "RAS"),
+    "adaptive": (False, True),
+    "mask_threshold": (0.0, 0.01),
+    "full_share": (0.0, 0.4, 0.6, 1.0),
+    "hold_guidance": (0.0, 0.3, 0.5),
+    "target_speedup": (0.0, 1.5, 3.0),
 }
 """All but `small_device`: a change of it loads the small model again, in a generation and not in its repeat."""
 REQUESTS: dict[str, tuple[Any, ...]] = {
@@ -215,6 +222,7 @@ def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bo
     kept_plan, process = bench.plan, psutil.Process()
     sorts, kinds, resident = Sorts(bench, 17), Counter[str](), []
     differing: list[str] = []
+    stitched = 0
     began = time.perf_counter()
     try:
         with under_fire(bench.host.app, PAUSE if long_run else SHORT_PAUSE) as fire:
@@ -222,6 +230,7 @@ def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bo
                 sort = sorts.next()
                 kinds[sort.kind] += 2
                 (one, struck), (other, again) = sort.run(), sort.run()
+                stitched += 2 * (summary.HAPPENED in one.infotext)
                 if found := f"struck in {struck}, then {again}" if struck != again else difference(one, other):
                     differing.append(f"{number}: {found}; {sort.what}")
                 if not (bench.host.name == "ersatz" and sort.kind == "interrupt"):  # it unloads its models then
@@ -239,6 +248,7 @@ def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bo
         "host": bench.host.name,
         "generations": 2 * pairs,
         "kinds": dict(kinds),
+        "of them stitched, at least in part": stitched,
         "seconds": round(seconds),
         "differing from their repeat": len(differing),
         "resident MB, first and last": [round(later[0]), round(later[-1])],
@@ -250,6 +260,7 @@ def test_hundreds_of_generations_leave_nothing_behind(bench: Bench, long_run: bo
     }
     print(json.dumps(figures))
     assert not differing
+    assert stitched > pairs, "most settings are accepted"
     assert not fire.broken
     assert not [answer for answer in fire.status if answer.split()[1].startswith("5")]
     assert sum(alive[kind.__name__] for kind in OURS) == 0
