@@ -9,7 +9,7 @@
     /** A step in words. */
     function told(steps, at, say) {
         const step = steps[at];
-        return say("step_told", {
+        return say(step.rows_held ? "step_held" : "step_told", {
             step: at + 1,
             steps: steps.length,
             stage: say(step.stage),
@@ -60,7 +60,7 @@
             chart.classList.toggle("hybridstitch-dense", steps.length > 60);
             chart.replaceChildren(...steps.map((step, at) => {
                 const time = element("span", {className: "hybridstitch-ms"});
-                time.classList.toggle("hybridstitch-full", step.stage === "hybrid" && share(step) >= 1);
+                time.classList.toggle("hybridstitch-full", step.stage === "hybrid" && step.full);
                 time.style.setProperty("--hybridstitch-ms", step.ms / most);
                 const load = element("span", {className: "hybridstitch-share"});
                 load.style.setProperty("--hybridstitch-share", share(step));
@@ -70,7 +70,7 @@
             }));
             place.style.setProperty("--hybridstitch-steps", steps.length);
             slider.max = steps.length;
-            slider.value = 1 + Math.max(0, steps.findIndex((step) => share(step) > 0 && share(step) < 1));
+            slider.value = 1 + Math.max(0, steps.findIndex((step) => share(step) > 0 && !step.full));
             choose();
         };
     };

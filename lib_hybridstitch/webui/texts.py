@@ -46,6 +46,7 @@ PAGE: Mapping[str, str] = MappingProxyType(
         "timeline": "Milliseconds of each step; below, its tokens on the large model",
         "step": "Step",
         "step_told": "Step {step} of {steps} · {stage} · σ {sigma} · {share} % of tokens on the large model · {ms} ms",
+        "step_held": "Step {step} of {steps} · {stage} · σ {sigma} · full, with guidance held · {ms} ms",
         # the mask over the picture
         "picture": "Picture",
         "picture_of": "Picture {number} of {count}",

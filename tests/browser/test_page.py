@@ -71,6 +71,27 @@ def test_the_timeline_has_a_bar_per_step_and_the_mask_follows_the_slider(tab: Ta
     assert same(pictured, tab.picture())
 
 
+def test_the_timeline_says_where_guidance_was_held(tab: Tab) -> None:
+    tab.ask(FROG, 4)
+    tab.unfold()
+    tab.choose("preset", "Balanced")
+    tab.settle()
+    tab.generate()
+    assert tab.steps() == 12
+    words = [
+        str(title)
+        for title in tab.panel("run", ".hybridstitch-time").evaluate_all("(all) => all.map((one) => one.title)")
+    ]
+    held = [at for at, word in enumerate(words) if "full, with guidance held" in word]
+    assert f"{len(held)} with guidance held" in tab.settle() and held
+    solid = tab.panel("run", ".hybridstitch-ms").evaluate_all(
+        "(all) => all.map((one) => one.classList.contains('hybridstitch-full'))"
+    )
+    assert all(solid[at] for at in held)
+    tab.panel("run", ".hybridstitch-time").nth(held[0]).click()
+    assert "guidance held" in tab.panel("run", ".hybridstitch-told").inner_text() and tab.dimmed() == 0
+
+
 def test_the_stage_bar_follows_at_once_and_says_when_nothing_is_gained(tab: Tab) -> None:
     tab.field("steps", 20)
     tab.unfold()
