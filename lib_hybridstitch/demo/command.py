@@ -167,11 +167,12 @@ def _entries(report: Report) -> list[StepEntry]:
 def _note(done: Comparison, report: dict[str, object]) -> str:
     machine = report["machine"]
     assert isinstance(machine, dict)
+    threads = f"{machine['threads']} thread{'' if machine['threads'] == 1 else 's'}"
     return (
         f"{done.request.steps} steps {done.request.sampler}, guidance {done.request.cfg:g}, "
         f"{done.request.size} x {done.request.size} pixels, batch of {len(done.request.seeds)}. Times and speed-up: "
         f"medians of {report['repeats']} interleaved runs from noise to picture on {machine['processor']}, "
-        f"{machine['threads']} threads, fp32; the bars show the steps of the last run."
+        f"{threads}, fp32; the bars show the steps of the last run."
     )
 
 

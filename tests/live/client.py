@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ class WebUI:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._known: dict[str, list[Result]] = {}
+        self._known: dict[str, Result] = {}
 
     # --- HTTP --------------------------------------------------------------------------------------------------------
 
@@ -195,24 +196,34 @@ class WebUI:
 
     def reference(self, kind: str = "txt2img", **changes: Any) -> Result:
         """The large model's own picture: the WebUI's, or by us alone where it cannot run that model. Made once."""
-        return self._repeated(kind, **changes)[-1]
-
-    def noise(self, kind: str = "txt2img", **changes: Any) -> float:
-        """How far the reference's own repetitions lie apart, in mean grey levels; 0 where they are the same.
-
-        The WebUIs encode an initial picture with noise from a generator that nobody seeds: A1111 and Forge repeat
-        an img2img picture only when the generation before was the same one, ersatzForge never does.
-        """
-        results = [result.pictures[0] for result in self._repeated(kind, **changes)[1:] if result.pictures]
-        return max((distance(one, results[-1]) for one in results), default=0.0)
-
-    def _repeated(self, kind: str, **changes: Any) -> list[Result]:
         key = json.dumps([kind, changes], sort_keys=True)
         if key not in self._known:
-            args = None if self.runs_large_itself else self.all_large()
-            times = 4 if kind == "img2img" else 1
-            self._known[key] = [self.generate(args, kind, **changes) for _ in range(times)]
+            self._known[key] = self._own(kind, **changes)
         return self._known[key]
+
+    def shows_its_own(self, result: Result, kind: str = "txt2img", **changes: Any) -> bool:
+        """Whether a generation came out as the large model's own, as near as the WebUI repeats that."""
+        reference = self.reference(kind, **changes)
+        if same(result, reference) or not (result.painted and reference.painted):
+            return same(result, reference)
+        return distance(result.pictures[0], reference.pictures[0]) < 2 * self._noise(kind, **changes)
+
+    def _noise(self, kind: str, **changes: Any) -> float:
+        """How far the reference and its repetitions lie apart, in mean grey levels; 0 where they are the same.
+
+        The WebUIs encode an initial picture with noise from a generator that nobody seeds: A1111 and Forge repeat
+        an img2img picture only when the generation before was the same one, ersatzForge never does. ersatzForge also
+        rounds otherwise after a generation of another kind, so one stands between two repetitions.
+        """
+        pictures = [self.reference(kind, **changes).pictures[0]]
+        for _ in range(4):
+            self.generate(prompt="a [red apple|green table]", batch_size=3)
+            pictures += [self._own(kind, **changes).pictures[0] for _ in range(2)]
+        return max(distance(one, other) for one, other in combinations(pictures, 2))
+
+    def _own(self, kind: str, **changes: Any) -> Result:
+        args = None if self.runs_large_itself else self.all_large()
+        return self.generate(args, kind, **changes)
 
     def request(self, args: Settings | list[Any] | None = None, **changes: Any) -> dict[str, Any]:
         """The body of a generation; a small picture unless `changes` say otherwise."""
