@@ -150,6 +150,8 @@ def test_a_command_installs_what_it_needs_and_hands_on_the_rest(
 def test_serve_runs_in_a_layer_with_the_gradio_of_the_webui_it_is_like(
     arguments: tuple[str, ...], version: str, outside: Outside, folder: Path
 ) -> None:
+    if version == "3.41.2" and sys.version_info[:2] > A1111_PAGE.newest:
+        pytest.skip("this gradio does not install on so new a Python, which the next test is about")
     assert start(outside, folder, "serve", *arguments) == 7
     upper = Environment(folder.with_name(f"{folder.name}-gradio-{version}"))
     [(command, _, _)] = outside.started
