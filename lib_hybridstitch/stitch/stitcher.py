@@ -20,6 +20,11 @@ from lib_hybridstitch.stitch.profile import caution
 from lib_hybridstitch.stitch.report import Record, Report
 from lib_hybridstitch.stitch.state import ImageState, RowState, RunState
 
+AT_ZERO = (
+    "a schedule that comes to 0 before its end makes the WebUI itself divide by zero: "
+    "choose another schedule type, such as Simple"
+)
+
 
 @dataclass
 class Stitcher:
@@ -106,7 +111,8 @@ class Stitcher:
         end = self.report.begin(record, call.x.device)
         velocity = self._by_stage(call, grid, sigma, record)
         if not bool(torch.isfinite(velocity).all()):
-            raise StitchError(f"the stitched velocity at sigma {sigma:.3f} is not finite")
+            why = "" if sigma else f"; {AT_ZERO}"
+            raise StitchError(f"the stitched velocity at sigma {sigma:.3f} is not finite{why}")
         end()
         return velocity
 

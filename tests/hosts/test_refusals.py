@@ -194,3 +194,11 @@ def test_a_small_checkpoint_that_had_no_part_is_not_recorded(web: Web) -> None:
     assert "HybridStitch small checkpoint" not in result.infotext
     assert result.infotext["HybridStitch"] == "8 hybrid (5 full, 2 of them with guidance held, without mask)"
     assert web.on().infotext["HybridStitch small checkpoint"] == web.small
+
+
+def test_where_the_webui_divides_by_zero_the_user_is_told_what_to_choose(forge: Web) -> None:
+    result = forge.on({"preset": "Balanced"}, scheduler="Automatic")
+    said = str(result.infotext["HybridStitch stopped"])
+    assert said.startswith("the stitched velocity at sigma 0.000 is not finite; ")
+    assert "choose another schedule type, such as Simple" in said
+    assert "choose another schedule type" not in str(forge.on({"preset": "Balanced"}, scheduler="Simple").infotext)
