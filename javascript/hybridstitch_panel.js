@@ -62,7 +62,7 @@
             const answer = await forecast(asked);
             closed = Boolean(answer.closed); // asking again would only fill the browser's console
             if (asked === answered) { // nothing newer has been asked meanwhile
-                show(answer);
+                show(closed ? {refusal: panel.say("closed"), waiting: true} : answer);
             }
         }
 

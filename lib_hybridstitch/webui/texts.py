@@ -25,6 +25,7 @@ PAGE: Mapping[str, str] = MappingProxyType(
         "count_steps": "{steps} steps",
         "by_count": "about {factor}x by counted operations",
         "by_times": "about {factor}x by measured times",
+        "closed": "No forecast and no last run here: this WebUI asks for a password before its API (--api-auth).",
         # why nothing is gained, and what else is to be known before
         "reason_all_large": "Not faster: the large model computes every step. Lower the switch step.",
         "reason_all_large_late": "Not faster: the large model computes every step. Raise the switch step.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,22 @@ def test_the_timeline_has_a_bar_per_step_and_the_mask_follows_the_slider(tab: Ta
     assert full.first.evaluate("(bar) => getComputedStyle(bar).backgroundImage") == "none"
     pictured = tab.fetch(str(tab.panel("run", ".hybridstitch-figure img").first.get_attribute("src")))
     assert same(pictured, tab.picture())
+
+
+def test_behind_a_password_the_panel_says_why_it_tells_nothing(tab: Tab) -> None:
+    asked = []
+
+    def refuse(route: Any) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=401, body='{"detail": "Give the user name and password of --api-auth."}')
+
+    tab.page.route("**/hybridstitch/v1/plan", refuse)
+    tab.unfold()
+    assert "--api-auth" in tab.settle()
+    tab.set("switch_step", 3)
+    tab.settle()
+    assert len(asked) == 1, "asking again would only fill the browser's console"
+    tab.errors.clear()  # the browser itself notes that one
 
 
 def test_the_timeline_says_where_guidance_was_held(tab: Tab) -> None:
