@@ -62,6 +62,20 @@ class StitchError(HybridStitchError):
     """A run cannot be stitched any further; the caller lets the large model finish it."""
 
 
+class NotFiniteError(StitchError):
+    """What a model computed holds NaN or infinity.
+
+    Args:
+        what: was computed.
+        sigma: noise level of the evaluation. At 0 Forge and ersatzForge divide by it themselves, without us too.
+    """
+
+    def __init__(self, what: str, sigma: float) -> None:
+        zero = "a schedule that comes to 0 before its end makes the WebUI itself divide by zero"
+        why = "" if sigma else f"; {zero}: choose another schedule type, such as Simple"
+        super().__init__(f"{what} at sigma {sigma:.3f} is not finite{why}")
+
+
 def in_words(error: Exception) -> str:
     """What the user is told of an error: the sentence of one of ours, else its kind and what it says."""
     return str(error) if isinstance(error, HybridStitchError) else f"{type(error).__name__}: {error}"

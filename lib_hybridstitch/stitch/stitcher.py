@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.errors import StitchError, in_words
+from lib_hybridstitch.errors import NotFiniteError, StitchError, in_words
 from lib_hybridstitch.log import get_logger
 from lib_hybridstitch.mmdit.kv_cache import KVCache
 from lib_hybridstitch.mmdit.tokens import TokenGrid, complement, gather, scatter_, shared
@@ -19,11 +19,6 @@ from lib_hybridstitch.stitch.plan import Plan, Stage
 from lib_hybridstitch.stitch.profile import caution
 from lib_hybridstitch.stitch.report import Record, Report
 from lib_hybridstitch.stitch.state import ImageState, RowState, RunState
-
-AT_ZERO = (
-    "a schedule that comes to 0 before its end makes the WebUI itself divide by zero: "
-    "choose another schedule type, such as Simple"
-)
 
 
 @dataclass
@@ -111,8 +106,7 @@ class Stitcher:
         end = self.report.begin(record, call.x.device)
         velocity = self._by_stage(call, grid, sigma, record)
         if not bool(torch.isfinite(velocity).all()):
-            why = "" if sigma else f"; {AT_ZERO}"
-            raise StitchError(f"the stitched velocity at sigma {sigma:.3f} is not finite{why}")
+            raise NotFiniteError("the stitched velocity", sigma)
         end()
         return velocity
 
@@ -247,7 +241,7 @@ class Stitcher:
             cached = rule.fills_small_cache and self.use_cache
             small = self.small.patches(call, None, state.small_cache if cached else None, False)
             if not bool(torch.isfinite(small).all()):  # it may go into scores alone, and never into a velocity
-                raise StitchError(f"the small model's velocity at sigma {sigma:.3f} is not finite")
+                raise NotFiniteError("the small model's velocity", sigma)
         self._note_cache()
         if rule.background == "reuse":
             self._remember(call, large, sigma, None)
