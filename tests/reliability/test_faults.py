@@ -197,6 +197,8 @@ def test_an_error_at_any_call_of_ours_costs_no_picture(bench: Bench, long_run: b
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "exception"])
 def test_every_kind_of_error_at_any_call_of_ours(bench: Bench, kind: str, long_run: bool) -> None:
+    if not long_run and bench.plan is not PLAN:
+        pytest.skip("with --long only")
     places = chosen(places_of_its_own(bench), long_run, 1 if long_run else 120)
     count, struck = tried(bench, (at(place, kind) for place in places), 8)
     assert struck > 0.95 * count
@@ -265,7 +267,7 @@ def _answered(bench: Bench, part: nn.Module, call: int, value: float) -> list[st
 @pytest.mark.parametrize("after", range(1, STEPS + 1))
 def test_interrupts_end_a_run_as_they_do_without_us(bench: Bench, way: str, after: int, long_run: bool) -> None:
     """Between evaluations the host's own way; the latent is that of the last evaluation, ours or the large model's."""
-    if not long_run and (after != 2 or way == "stop"):
+    if not long_run and (after != 2 or way == "stop" or bench.plan is not PLAN):
         pytest.skip("with --long only")
 
     def count(_params: Any) -> None:
