@@ -204,8 +204,10 @@ class WebUI:
     def shows_its_own(self, result: Result, kind: str = "txt2img", **changes: Any) -> bool:
         """Whether a generation came out as the large model's own, as near as the WebUI repeats that."""
         reference = self.reference(kind, **changes)
-        if same(result, reference) or not (result.painted and reference.painted):
-            return same(result, reference)
+        if same(result, reference):
+            return True
+        if not (result.painted and reference.painted):
+            return False
         return distance(result.pictures[0], reference.pictures[0]) < 2 * self._noise(kind, **changes)
 
     def _noise(self, kind: str, **changes: Any) -> float:

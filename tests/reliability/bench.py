@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,12 +156,25 @@ class Bench:
         self._forget()
         return outcome
 
+    @property
+    def usual(self) -> bool:
+        """Whether the plan is the one that every file tries."""
+        return self.plan is PLAN
+
+    @contextmanager
+    def under(self, plan: dict[str, Any]) -> Iterator[None]:
+        """Generate under another plan for a while."""
+        kept, self.plan = self.plan, plan
+        try:
+            yield
+        finally:
+            self.plan = kept
+
     def load(self) -> None:
         """Have the small model loaded, whether or not the plan needs it."""
         if len(self.networks()) == 1:
-            plan, self.plan = self.plan, PLAN
-            self.drawn(self.run(True))
-            self.plan = plan
+            with self.under(PLAN):
+                self.drawn(self.run(True))
             assert len(self.networks()) == 2
 
     def ready(self) -> None:

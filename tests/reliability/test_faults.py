@@ -118,12 +118,11 @@ def places_of(bench: Bench) -> list[Place]:
 
 def places_of_its_own(bench: Bench) -> list[Place]:
     """Every call, in one generation, of the functions that only this plan calls; of the usual plan, every call."""
-    places, plan = places_of(bench), bench.plan
-    if plan is PLAN:
+    places = places_of(bench)
+    if bench.usual:
         return places
-    bench.plan = PLAN
-    usual = {(place.file, place.line, place.name) for place in places_of(bench)}
-    bench.plan = plan
+    with bench.under(PLAN):
+        usual = {(place.file, place.line, place.name) for place in places_of(bench)}
     return [place for place in places if (place.file, place.line, place.name) not in usual]
 
 
@@ -188,7 +187,7 @@ def at(place: Place, kind: str) -> Attempt:
 def test_an_error_at_any_call_of_ours_costs_no_picture(bench: Bench, long_run: bool) -> None:
     """With --long every function's first and last call; otherwise some of the first ones."""
     every = 1 if long_run else {"a1111": 6, "forge": 24, "ersatz": 36}[bench.host.name]
-    if not long_run and bench.plan is not PLAN:
+    if not long_run and not bench.usual:
         every = max(1, every // 12)
     places = chosen(places_of(bench) if long_run else places_of_its_own(bench), long_run, every)
     count, struck = tried(bench, (at(place, "exception") for place in places), 4 if long_run else 40)
@@ -197,7 +196,7 @@ def test_an_error_at_any_call_of_ours_costs_no_picture(bench: Bench, long_run: b
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "exception"])
 def test_every_kind_of_error_at_any_call_of_ours(bench: Bench, kind: str, long_run: bool) -> None:
-    if not long_run and bench.plan is not PLAN:
+    if not long_run and not bench.usual:
         pytest.skip("with --long only")
     places = chosen(places_of_its_own(bench), long_run, 1 if long_run else 120)
     count, struck = tried(bench, (at(place, kind) for place in places), 8)
@@ -226,9 +225,7 @@ def test_an_error_in_any_part_of_either_network(bench: Bench, long_run: bool) ->
         for kind in (("exception", "out of memory") if long_run else ("out of memory",))
     ]
     count, struck = tried(bench, attempts, 8)
-    assert struck > (0.3 if bench.plan is PLAN else 0.1) * count, (
-        "a part is used in two stages or three, of the usual plan"
-    )
+    assert struck > (0.3 if bench.usual else 0.1) * count, "a part is used in two stages or three, of the usual plan"
 
 
 def test_what_is_no_number_ends_the_stitching(bench: Bench, long_run: bool) -> None:
@@ -267,7 +264,7 @@ def _answered(bench: Bench, part: nn.Module, call: int, value: float) -> list[st
 @pytest.mark.parametrize("after", range(1, STEPS + 1))
 def test_interrupts_end_a_run_as_they_do_without_us(bench: Bench, way: str, after: int, long_run: bool) -> None:
     """Between evaluations the host's own way; the latent is that of the last evaluation, ours or the large model's."""
-    if not long_run and (after != 2 or way == "stop" or bench.plan is not PLAN):
+    if not long_run and (after != 2 or way == "stop" or not bench.usual):
         pytest.skip("with --long only")
 
     def count(_params: Any) -> None:
