@@ -70,15 +70,15 @@ class Requirements:
 
 SERVE_STEPS = (
     Requirements(
-        "lib_hybridstitch/demo/requirements-torch.txt",
+        "hybridstitch_demo/requirements-torch.txt",
         "PyTorch, which computes everything; it is large, so this takes some minutes",
     ),
-    Requirements("lib_hybridstitch/demo/requirements.txt", "the demo's libraries; about a minute"),
+    Requirements("hybridstitch_demo/requirements.txt", "the demo's libraries; about a minute"),
 )
 DEMO_STEPS = (
     *SERVE_STEPS,
     Requirements(
-        "lib_hybridstitch/demo/requirements-data.txt",
+        "hybridstitch_demo/requirements-data.txt",
         "the weights of LPIPS, which measures how far two pictures are apart",
         alone=True,
     ),
@@ -109,7 +109,7 @@ class Layer:
 
 def gradio(version: str, newest: tuple[int, int], where: str) -> Layer:
     """The layer with the page's toolkit as a WebUI pins it."""
-    path = f"lib_hybridstitch/demo/requirements-gradio-{version}.txt"
+    path = f"hybridstitch_demo/requirements-gradio-{version}.txt"
     return Layer(f"gradio-{version}", Requirements(path, f"gradio {version}, as {where} has it"), newest)
 
 
@@ -144,8 +144,8 @@ class Command:
 
 
 COMMANDS = {
-    "serve": Command("lib_hybridstitch.demo.serve", SERVE_STEPS, layers={"forge": FORGE_PAGE, "a1111": A1111_PAGE}),
-    "demo": Command("lib_hybridstitch.demo.command", DEMO_STEPS),
+    "serve": Command("hybridstitch_demo.serve", SERVE_STEPS, layers={"forge": FORGE_PAGE, "a1111": A1111_PAGE}),
+    "demo": Command("hybridstitch_demo.command", DEMO_STEPS),
     "test": Command("pytest", TEST_STEPS, from_root=True),
     "bench": Command("benchmarks", BENCH_STEPS),
     "screenshots": Command("tests.browser.screenshots", TEST_STEPS, from_root=True),

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from benchmarks.drawers import Cached, Clock, NotRunError
 from benchmarks.twin import diffusers_twin
-from lib_hybridstitch.demo.generate import Pair, Request
+from hybridstitch_demo.generate import Pair, Request
 
 STEPS = 28
 CFG = 4.0

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from benchmarks import caches
 from benchmarks.drawers import Clock, Drawer, Pipeline, Stitched
 from benchmarks.twin import diffusers_twin
-from lib_hybridstitch.demo.generate import LARGE_ONLY, SMALL_ONLY, Pair, Request, plan_for
+from hybridstitch_demo.generate import LARGE_ONLY, SMALL_ONLY, Pair, Request, plan_for
+from lib_hybridstitch.plans.plan import Plan
 from lib_hybridstitch.settings import StitchSettings
-from lib_hybridstitch.stitch.plan import Plan
 
 STEPS, CFG = caches.STEPS, caches.CFG
 OURS = "HybridStitch"

@@ -10,17 +10,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.alive import Alive
 from benchmarks.sd35 import ROWS, Scale, weights
+from lib_hybridstitch.engine.complexity import mask_size
 from lib_hybridstitch.hosts.base import Sampling
-from lib_hybridstitch.hosts.budget import activation_bytes, cache_bytes
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import KVCache
 from lib_hybridstitch.mmdit.model import MMDiT
 from lib_hybridstitch.mmdit.partial import run
 from lib_hybridstitch.mmdit.tokens import shared
+from lib_hybridstitch.plans.plan import Plan, Stage, make_plan
+from lib_hybridstitch.prediction.cost import StepCosts, forecast, pass_flops
+from lib_hybridstitch.prediction.memory import activation_bytes, cache_bytes
 from lib_hybridstitch.settings import PRESETS, StitchSettings
-from lib_hybridstitch.stitch.complexity import mask_size
-from lib_hybridstitch.stitch.cost import StepCosts, forecast, pass_flops
-from lib_hybridstitch.stitch.plan import Plan, Stage, make_plan
 
 RATIOS = (0.1, 0.2, 0.3, 0.5)
 """Shares of the tokens in a partial pass."""

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.operations import counted
-from lib_hybridstitch.demo.autoencoder import Autoencoder
-from lib_hybridstitch.demo.generate import Pair, Request, generate, sample, schedule, scheduler
-from lib_hybridstitch.demo.measure import run_flops
-from lib_hybridstitch.demo.words import encode
+from hybridstitch_demo.autoencoder import Autoencoder
+from hybridstitch_demo.generate import Pair, Request, generate, sample, schedule, scheduler
+from hybridstitch_demo.measure import run_flops
+from hybridstitch_demo.words import encode
+from lib_hybridstitch.engine.evaluation import Evaluation
 from lib_hybridstitch.errors import HybridStitchError
-from lib_hybridstitch.stitch.evaluation import Evaluation
-from lib_hybridstitch.stitch.plan import Plan
+from lib_hybridstitch.plans.plan import Plan
 
 
 class NotRunError(HybridStitchError):

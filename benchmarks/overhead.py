@@ -20,18 +20,18 @@ from typing import Any
 import torch
 
 from benchmarks.stopwatch import Stopwatch, over
+from hybridstitch_demo.measure import machine
+from hybridstitch_demo.training import LARGE, new_network
 from lib_hybridstitch import __version__
-from lib_hybridstitch.demo.measure import machine
-from lib_hybridstitch.demo.training import LARGE, new_network
+from lib_hybridstitch.engine.evaluation import Evaluation, Side
+from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import KVCache, needed_bytes
 from lib_hybridstitch.mmdit.model import MMDiT
 from lib_hybridstitch.mmdit.partial import run
 from lib_hybridstitch.mmdit.tokens import shared
-from lib_hybridstitch.stitch.cost import pass_flops
-from lib_hybridstitch.stitch.evaluation import Evaluation, Side
-from lib_hybridstitch.stitch.plan import HybridRule, Plan, Segment, Stage
-from lib_hybridstitch.stitch.stitcher import Stitcher
+from lib_hybridstitch.plans.plan import HybridRule, Plan, Segment, Stage
+from lib_hybridstitch.prediction.cost import pass_flops
 
 RESULTS = Path(__file__).parent / "results"
 RATIOS = (0.1, 0.2, 0.3, 0.5, 1.0)

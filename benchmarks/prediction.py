@@ -22,17 +22,17 @@ import torch
 
 from benchmarks.contenders import CFG, STEPS
 from benchmarks.stopwatch import spread
+from hybridstitch_demo.autoencoder import FACTOR
+from hybridstitch_demo.generate import LARGE_ONLY, Pair, Request, generate, load_pair, schedule
+from hybridstitch_demo.measure import machine
+from hybridstitch_demo.words import LENGTH
 from lib_hybridstitch import __version__
-from lib_hybridstitch.demo.autoencoder import FACTOR
-from lib_hybridstitch.demo.generate import LARGE_ONLY, Pair, Request, generate, load_pair, schedule
-from lib_hybridstitch.demo.measure import machine
-from lib_hybridstitch.demo.words import LENGTH
 from lib_hybridstitch.fields import Scalar
+from lib_hybridstitch.plans.plan import Plan, make_plan
+from lib_hybridstitch.prediction.cost import Costs, forecast
+from lib_hybridstitch.prediction.target import aim
+from lib_hybridstitch.prediction.timings import Paces, RunKind
 from lib_hybridstitch.settings import StitchSettings
-from lib_hybridstitch.stitch.cost import Costs, forecast
-from lib_hybridstitch.stitch.pace import Paces, RunKind
-from lib_hybridstitch.stitch.plan import Plan, make_plan
-from lib_hybridstitch.stitch.target import aim
 
 RESULTS = Path(__file__).parent / "results"
 PROMPT = "frog and red apple on blue"

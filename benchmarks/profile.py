@@ -21,12 +21,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.caches import CFG
-from lib_hybridstitch.demo.generate import Pair, Request, guided, load_pair, schedule
-from lib_hybridstitch.demo.measure import machine
-from lib_hybridstitch.demo.scenes import caption, combination
+from hybridstitch_demo.generate import Pair, Request, guided, load_pair, schedule
+from hybridstitch_demo.measure import machine
+from hybridstitch_demo.scenes import caption, combination
+from lib_hybridstitch.engine.evaluation import Side
 from lib_hybridstitch.mmdit.model import MMDiT
-from lib_hybridstitch.stitch.evaluation import Side
-from lib_hybridstitch.stitch.profile import log_snr
+from lib_hybridstitch.plans.profile import log_snr
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 77

@@ -34,12 +34,12 @@ from benchmarks.drawers import Drawer, NotRunError
 from benchmarks.report import plot, report
 from benchmarks.scores import Drawn, Outcome, as_rows, compare, row
 from benchmarks.state import Round, State, fingerprint, weights_hash
+from hybridstitch_demo.generate import SHIFT, Pair, load_pair
+from hybridstitch_demo.judge import load_judge
+from hybridstitch_demo.measure import PSNR_OF_EQUALS, machine
+from hybridstitch_demo.metrics import Lpips, psnr, ssim
+from hybridstitch_demo.scenes import caption, combination
 from lib_hybridstitch import __version__
-from lib_hybridstitch.demo.generate import SHIFT, Pair, load_pair
-from lib_hybridstitch.demo.judge import load_judge
-from lib_hybridstitch.demo.measure import PSNR_OF_EQUALS, machine
-from lib_hybridstitch.demo.metrics import Lpips, psnr, ssim
-from lib_hybridstitch.demo.scenes import caption, combination
 
 RESULTS = Path(__file__).parent / "results"
 PROMPT_SEED = 2026

@@ -8,10 +8,10 @@ from math import prod
 import torch
 from torch import Tensor
 
+from lib_hybridstitch.engine.evaluation import Evaluation
 from lib_hybridstitch.hosts.base import Sampling
 from lib_hybridstitch.hosts.shared import assumed_schedule
 from lib_hybridstitch.mmdit.config import MMDiTConfig
-from lib_hybridstitch.stitch.evaluation import Evaluation
 
 LARGE = MMDiTConfig(
     depth=38, patch_size=2, in_channels=16, out_channels=16, context_dim=4096, pooled_dim=2048, pos_embed_size=192,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scores import Drawn
-from lib_hybridstitch.demo.autoencoder import PAIR
+from hybridstitch_demo.autoencoder import PAIR
 
 Round = dict[str, tuple[float, float]]
 """Contender → milliseconds of its batch, and the reference's over its own."""

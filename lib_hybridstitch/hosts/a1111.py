@@ -14,19 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_hybridstitch.engine.evaluation import Evaluation, Side
+from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.errors import CheckpointError, PairError, StitchError
 from lib_hybridstitch.hosts import shared as common
 from lib_hybridstitch.hosts.base import CheckpointFile, LargeModel, Sampling, SmallModel
-from lib_hybridstitch.hosts.budget import Budget, activation_bytes
 from lib_hybridstitch.hosts.own import OwnModel, bytes_to_load
 from lib_hybridstitch.hosts.patch import patch_instance, strip
 from lib_hybridstitch.hosts.rows import RowCursor
-from lib_hybridstitch.hosts.shelf import Shelf
+from lib_hybridstitch.hosts.slot import Shelf
 from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.prediction.memory import Budget, activation_bytes
 from lib_hybridstitch.settings import StitchSettings
-from lib_hybridstitch.stitch.evaluation import Evaluation, Side
-from lib_hybridstitch.stitch.stitcher import Stitcher
 
 CURRENT = "current"
 

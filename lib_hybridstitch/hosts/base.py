@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from lib_hybridstitch.hosts.budget import Budget
+    from lib_hybridstitch.engine.evaluation import Side
+    from lib_hybridstitch.engine.stitcher import Stitcher
     from lib_hybridstitch.mmdit.config import MMDiTConfig
+    from lib_hybridstitch.prediction.memory import Budget
     from lib_hybridstitch.settings import StitchSettings
-    from lib_hybridstitch.stitch.evaluation import Side
-    from lib_hybridstitch.stitch.stitcher import Stitcher
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_hybridstitch.engine.evaluation import Evaluation, Side
+from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.errors import CheckpointError, StitchError, in_words
 from lib_hybridstitch.hosts import forge_loader
 from lib_hybridstitch.hosts import shared as common
 from lib_hybridstitch.hosts.base import CheckpointFile, LargeModel, Memory, Sampling, SmallModel
-from lib_hybridstitch.hosts.budget import Budget, activation_bytes
 from lib_hybridstitch.hosts.rows import ChunkLabels
 from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.prediction.memory import Budget, activation_bytes
 from lib_hybridstitch.settings import StitchSettings
-from lib_hybridstitch.stitch.evaluation import Evaluation, Side
-from lib_hybridstitch.stitch.stitcher import Stitcher
 
 WRAPPER = "model_function_wrapper"
 OURS = "hybridstitch_previous"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from lib_hybridstitch.engine.evaluation import Side
 from lib_hybridstitch.hosts.base import CheckpointFile
 from lib_hybridstitch.mmdit import checkpoint
-from lib_hybridstitch.stitch.evaluation import Side
 
 
 class OwnModel:

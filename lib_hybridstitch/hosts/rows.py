@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.stitch.evaluation import COND, UNCOND, Row
+from lib_hybridstitch.engine.evaluation import COND, UNCOND, Row
 
 
 def stream_of(part: int) -> str:

@@ -15,11 +15,11 @@ from lib_hybridstitch import __version__
 from lib_hybridstitch.errors import HybridStitchError, SettingsError, quoted
 from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.plans.plan import Plan, PlannedStep, make_plan, run_sigmas
+from lib_hybridstitch.prediction.cost import Costs, forecast
+from lib_hybridstitch.prediction.target import aim
+from lib_hybridstitch.prediction.timings import RunKind
 from lib_hybridstitch.settings import PRESETS, StitchSettings
-from lib_hybridstitch.stitch.cost import Costs, forecast
-from lib_hybridstitch.stitch.pace import RunKind
-from lib_hybridstitch.stitch.plan import Plan, PlannedStep, make_plan, run_sigmas
-from lib_hybridstitch.stitch.target import aim
 
 if TYPE_CHECKING:
     from lib_hybridstitch.webui.extension import Extension

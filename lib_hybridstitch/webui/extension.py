@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from lib_hybridstitch.errors import SettingsError, in_words
-from lib_hybridstitch.hosts import summary
+from lib_hybridstitch.generation import summary
+from lib_hybridstitch.generation.generation import Generation
 from lib_hybridstitch.hosts.base import Host, SmallModel
-from lib_hybridstitch.hosts.generation import Generation
-from lib_hybridstitch.hosts.shelf import Shelf
+from lib_hybridstitch.hosts.slot import Shelf
 from lib_hybridstitch.log import get_logger
+from lib_hybridstitch.prediction.timings import Paces
 from lib_hybridstitch.settings import StitchSettings, specs
-from lib_hybridstitch.stitch.pace import Paces
 from lib_hybridstitch.webui import xyz
 from lib_hybridstitch.webui.options import Options
 

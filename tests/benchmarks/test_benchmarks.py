@@ -15,9 +15,9 @@ from benchmarks.contenders import OURS, Contender, contenders
 from benchmarks.drawers import Drawer, Drawing, NotRunError
 from benchmarks.report import plot, report
 from benchmarks.state import State, fingerprint
-from lib_hybridstitch.demo.generate import Pair, Request, load_pair
-from lib_hybridstitch.demo.scenes import held_out
-from lib_hybridstitch.demo.words import DRAWINGS, read
+from hybridstitch_demo.generate import Pair, Request, load_pair
+from hybridstitch_demo.scenes import held_out
+from hybridstitch_demo.words import DRAWINGS, read
 
 TWO = race.Extent(scenes=2, rounds=1, batch=1)
 

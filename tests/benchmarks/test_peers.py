@@ -15,8 +15,8 @@ from benchmarks.contenders import Fixed, Hooked, ThePipeline
 from benchmarks.drawers import Cached, Clock, Drawer, Drawing, NotRunError
 from benchmarks.operations import counted
 from benchmarks.twin import diffusers_twin
-from lib_hybridstitch.demo.generate import LARGE_ONLY, SMALL_ONLY, Pair, Request, load_pair
-from lib_hybridstitch.stitch.cost import pass_flops
+from hybridstitch_demo.generate import LARGE_ONLY, SMALL_ONLY, Pair, Request, load_pair
+from lib_hybridstitch.prediction.cost import pass_flops
 from tests.networks import LARGE, MEDIUM, inputs, random_network
 
 STEPS = 12

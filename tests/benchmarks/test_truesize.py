@@ -13,11 +13,11 @@ from benchmarks import counted, timed, truesize
 from benchmarks.alive import Alive
 from benchmarks.sd35 import TOY, TRUE
 from benchmarks.stopwatch import Stopwatch, over, spread
-from lib_hybridstitch.hosts.budget import activation_bytes
-from lib_hybridstitch.stitch.cost import pass_flops
-from lib_hybridstitch.stitch.evaluation import Side
-from lib_hybridstitch.stitch.plan import Segment, Stage
-from lib_hybridstitch.stitch.stitcher import Stitcher
+from lib_hybridstitch.engine.evaluation import Side
+from lib_hybridstitch.engine.stitcher import Stitcher
+from lib_hybridstitch.plans.plan import Segment, Stage
+from lib_hybridstitch.prediction.cost import pass_flops
+from lib_hybridstitch.prediction.memory import activation_bytes
 
 CPU = torch.device("cpu")
 SD3_MEDIUM = replace(TRUE.large, depth=24, qk_norm=False)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib_hybridstitch.demo.autoencoder import PAIR
+from hybridstitch_demo.autoencoder import PAIR
 from lib_hybridstitch.mmdit.checkpoint import load
 from tests.browser import chromium
 from tests.browser.server import Server, serving

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_hybridstitch.demo import standin
-from lib_hybridstitch.demo.autoencoder import PAIR
-from lib_hybridstitch.demo.codec import PairCodec
-from lib_hybridstitch.demo.generate import load_pair
-from lib_hybridstitch.demo.words import encode
+from hybridstitch_demo import standin
+from hybridstitch_demo.autoencoder import PAIR
+from hybridstitch_demo.codec import PairCodec
+from hybridstitch_demo.generate import load_pair
+from hybridstitch_demo.words import encode
 from tests import standins
 from tests.standins import Host
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_hybridstitch.demo import command
-from lib_hybridstitch.demo.autoencoder import PAIR
-from lib_hybridstitch.demo.generate import (
+from hybridstitch_demo import command
+from hybridstitch_demo.autoencoder import PAIR
+from hybridstitch_demo.generate import (
     LARGE_ONLY,
     SAMPLERS,
     SMALL_ONLY,
@@ -24,7 +24,7 @@ from lib_hybridstitch.demo.generate import (
     plan_for,
     schedule,
 )
-from lib_hybridstitch.demo.words import encode
+from hybridstitch_demo.words import encode
 from lib_hybridstitch.errors import SettingsError
 from lib_hybridstitch.settings import PRESETS, StitchSettings
 

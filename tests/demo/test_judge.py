@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from lib_hybridstitch.demo import judge_scenes, judge_training
-from lib_hybridstitch.demo.autoencoder import PAIR, Autoencoder
-from lib_hybridstitch.demo.generate import Request, generate, load_pair
-from lib_hybridstitch.demo.judge import FOUND, Judge, Seen, load_judge
-from lib_hybridstitch.demo.judge_scenes import ABSENT, FLAWS, PRESENT, UNSURE, Layer, Teacher
-from lib_hybridstitch.demo.scenes import ground
-from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS
+from hybridstitch_demo import judge_scenes, judge_training
+from hybridstitch_demo.autoencoder import PAIR, Autoencoder
+from hybridstitch_demo.generate import Request, generate, load_pair
+from hybridstitch_demo.judge import FOUND, Judge, Seen, load_judge
+from hybridstitch_demo.judge_scenes import ABSENT, FLAWS, PRESENT, UNSURE, Layer, Teacher
+from hybridstitch_demo.scenes import ground
+from hybridstitch_demo.words import DRAWINGS, GROUNDS
 
 judge = cache(load_judge)
 

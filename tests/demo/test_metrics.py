@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.demo import metrics
-from lib_hybridstitch.demo.metrics import Lpips, MetricsError, psnr, read_arrays, ssim, weights_file
+from hybridstitch_demo import metrics
+from hybridstitch_demo.metrics import Lpips, MetricsError, psnr, read_arrays, ssim, weights_file
 
 
 def pair(height: int = 40, width: int = 52) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_hybridstitch.demo.serve import further_checkpoints
+from hybridstitch_demo.serve import further_checkpoints
 from run import COMMANDS, ROOT, child_environment
 from tests.pages import environment
 

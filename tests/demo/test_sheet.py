@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_hybridstitch.demo import sheet
-from lib_hybridstitch.demo.sheet import (
+from hybridstitch_demo import sheet
+from hybridstitch_demo.sheet import (
     Panel,
     SheetRow,
     StepEntry,

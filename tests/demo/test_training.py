@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib_hybridstitch.demo import clock as clocks
-from lib_hybridstitch.demo import training
-from lib_hybridstitch.demo.autoencoder import Autoencoder
-from lib_hybridstitch.demo.generate import load_pair
-from lib_hybridstitch.demo.scenes import GRADIENTS, ICONS, PLAIN, SceneMaker, ground
-from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS, read
+from hybridstitch_demo import clock as clocks
+from hybridstitch_demo import training
+from hybridstitch_demo.autoencoder import Autoencoder
+from hybridstitch_demo.generate import load_pair
+from hybridstitch_demo.scenes import GRADIENTS, ICONS, PLAIN, SceneMaker, ground
+from hybridstitch_demo.words import DRAWINGS, GROUNDS, read
 
 
 @pytest.fixture

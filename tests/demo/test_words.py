@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_hybridstitch.demo.words import DRAWINGS, GROUNDS, LENGTH, NAMES, WIDTH, basis, encode, read
+from hybridstitch_demo.words import DRAWINGS, GROUNDS, LENGTH, NAMES, WIDTH, basis, encode, read
 
 
 @pytest.mark.parametrize(

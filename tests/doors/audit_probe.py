@@ -17,8 +17,8 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
-from lib_hybridstitch.demo import sdapi
-from lib_hybridstitch.demo.studio import Studio
+from hybridstitch_demo import sdapi
+from hybridstitch_demo.studio import Studio
 from lib_hybridstitch.mmdit import checkpoint
 from run import ROOT
 from tests import standins

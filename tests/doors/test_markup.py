@@ -19,8 +19,8 @@ from tests.properties import tries
 from tests.standins import Host
 
 WEBUI = sorted((ROOT / "lib_hybridstitch" / "webui").glob("*.py"))
-PAGE = sorted((ROOT / "lib_hybridstitch" / "demo" / "page").glob("*.py"))
-SCRIPTS = sorted([*(ROOT / "javascript").glob("*.js"), *(ROOT / "lib_hybridstitch" / "demo" / "page").glob("*.js")])
+PAGE = sorted((ROOT / "hybridstitch_demo" / "page").glob("*.py"))
+SCRIPTS = sorted([*(ROOT / "javascript").glob("*.js"), *(ROOT / "hybridstitch_demo" / "page").glob("*.js")])
 TAG = re.compile(r"<[a-zA-Z/!]")
 HTML_BY_TEXT = re.compile(
     r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser|srcdoc|setHTML"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from lib_hybridstitch.engine import stitcher
 from lib_hybridstitch.hosts import forge_loader
 from lib_hybridstitch.hosts.forge import OURS, WRAPPER
 from lib_hybridstitch.mmdit import kv_cache
-from lib_hybridstitch.stitch import stitcher
 from tests.hosts.conftest import SCRIPT, Web
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.errors import SettingsError
 from lib_hybridstitch.hosts.base import Memory
 from lib_hybridstitch.settings import specs
-from lib_hybridstitch.stitch.stitcher import Stitcher
 from tests.hosts.conftest import Web
 from tests.networks import LARGE, MEDIUM
 from tests.standins import Result, write_checkpoint

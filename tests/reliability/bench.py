@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_hybridstitch.engine.evaluation import Evaluation
+from lib_hybridstitch.engine.state import RunState
+from lib_hybridstitch.engine.stitcher import Stitcher
+from lib_hybridstitch.generation.generation import Generation, Pass
 from lib_hybridstitch.hosts.forge import WRAPPER
-from lib_hybridstitch.hosts.generation import Generation, Pass
 from lib_hybridstitch.mmdit.kv_cache import KVCache
-from lib_hybridstitch.stitch.evaluation import Evaluation
-from lib_hybridstitch.stitch.state import RunState
-from lib_hybridstitch.stitch.stitcher import Stitcher
 from tests.hosts.conftest import Web
 
 STEPS = 4

@@ -19,7 +19,7 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = str(ROOT / "lib_hybridstitch")
-DEMO = str(ROOT / "lib_hybridstitch" / "demo")
+DEMO = str(ROOT / "hybridstitch_demo")
 SCRIPT = str(ROOT / "scripts" / "hybridstitch.py")
 NETWORK = str(ROOT / "lib_hybridstitch" / "mmdit" / "model.py")
 """The stand-ins' own networks are made of this file too."""

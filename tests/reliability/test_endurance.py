@@ -18,7 +18,7 @@ import psutil
 import pytest
 import uvicorn
 
-from lib_hybridstitch.hosts import summary
+from lib_hybridstitch.generation import summary
 from tests.reliability import faults
 from tests.reliability.bench import OURS, Bench, Outcome, same
 from tests.reliability.test_faults import pieces, places_of

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from lib_hybridstitch.hosts import summary
+from lib_hybridstitch.generation import summary
 from tests.reliability import faults
 from tests.reliability.bench import PLAN, PLANS, STEPS, Bench, Outcome, same
 from tests.reliability.faults import KINDS, Fault, Place

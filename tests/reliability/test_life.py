@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lib_hybridstitch.hosts import summary
+from lib_hybridstitch.generation import summary
 from lib_hybridstitch.webui.registration import register
 from tests.hosts.conftest import SCRIPT
 from tests.reliability.bench import STEPS, Bench, same
@@ -160,9 +160,9 @@ def test_a_small_checkpoint_that_is_cut_off_anywhere_costs_no_picture(bench: Ben
 NO_MEMORY = """
 import resource, torch
 from lib_hybridstitch.mmdit.model import MMDiT
-from lib_hybridstitch.stitch.evaluation import Evaluation, Side
-from lib_hybridstitch.stitch.plan import HybridRule, Plan, Segment, Stage
-from lib_hybridstitch.stitch.stitcher import Stitcher
+from lib_hybridstitch.engine.evaluation import Evaluation, Side
+from lib_hybridstitch.plans.plan import HybridRule, Plan, Segment, Stage
+from lib_hybridstitch.engine.stitcher import Stitcher
 from tests.networks import LARGE, MEDIUM, inputs, random_network
 
 torch.set_num_threads(1)

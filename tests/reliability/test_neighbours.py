@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lib_hybridstitch.hosts import summary
+from lib_hybridstitch.generation import summary
 from lib_hybridstitch.hosts.forge import WRAPPER
 from tests.reliability.bench import STEPS, Bench, same
 from tests.reliability.faults import PlantedError

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lib_hybridstitch.hosts import forge_loader, summary
+from lib_hybridstitch.generation import summary
+from lib_hybridstitch.hosts import forge_loader
 from lib_hybridstitch.mmdit import header
 from tests.reliability.bench import Bench, same
 

@@ -6,7 +6,7 @@
     result.latents, result.infotext, result.comments, result.hook_log, result.calls, result.swallowed, result.p
 
 `install` puts modules under the host's names (`modules`, and for Forge `backend`, `modules_forge`, `huggingface_guess`)
-into `sys.modules`, fresh for each call, until the test ends. They are `lib_hybridstitch.demo.standin`'s, the same that
+into `sys.modules`, fresh for each call, until the test ends. They are `hybridstitch_demo.standin`'s, the same that
 the project's own page runs on. `host.module("modules.shared")` is one of them.
 
 Checkpoints are tiny random networks, "sd3.5_large" and "sd3.5_medium" (on A1111 also "sd3_medium", the current one);

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.demo import standin
+from hybridstitch_demo import standin
 from lib_hybridstitch.mmdit.checkpoint import PREFIX
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.model import MMDiT

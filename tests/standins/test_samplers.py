@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.demo.webui.common.modules.sd_samplers_functions import dpmpp_2m, euler, heun
+from hybridstitch_demo.webui.common.modules.sd_samplers_functions import dpmpp_2m, euler, heun
 
 Levels = list[float]
 Loop = Callable[..., Tensor]

@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from safetensors.torch import save_file
 
 from lib_hybridstitch.errors import CheckpointError
+from lib_hybridstitch.generation.generation import Generation
 from lib_hybridstitch.hosts.base import CheckpointFile
-from lib_hybridstitch.hosts.generation import Generation
 from lib_hybridstitch.hosts.shared import assumed_schedule
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.settings import PRESETS, StitchSettings, specs

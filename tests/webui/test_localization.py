@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lib_hybridstitch.stitch.cost import ADVICE
-from lib_hybridstitch.stitch.plan import Stage
+from lib_hybridstitch.plans.plan import Stage
+from lib_hybridstitch.prediction.cost import ADVICE
 from lib_hybridstitch.webui import localization, options, xyz
 from lib_hybridstitch.webui.api import SMALL_ADVICE
 from lib_hybridstitch.webui.texts import PAGE

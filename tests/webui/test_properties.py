@@ -20,8 +20,8 @@ from lib_hybridstitch.errors import CheckpointError, SettingsError
 from lib_hybridstitch.hosts.base import CheckpointFile
 from lib_hybridstitch.hosts.shared import assumed_schedule
 from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.prediction.target import FAST_ENOUGH
 from lib_hybridstitch.settings import PRESETS, StitchSettings, specs
-from lib_hybridstitch.stitch.target import FAST_ENOUGH
 from lib_hybridstitch.webui import api, xyz
 from lib_hybridstitch.webui.extension import Extension
 from lib_hybridstitch.webui.options import Options

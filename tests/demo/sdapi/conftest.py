@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from lib_hybridstitch.demo import sdapi
-from lib_hybridstitch.demo.studio import Studio
+from hybridstitch_demo import sdapi
+from hybridstitch_demo.studio import Studio
 from tests import standins
 from tests.demo.sdapi.asked import ASKED, Ask
 from tests.standins import Host

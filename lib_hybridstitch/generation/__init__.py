@@ -1,0 +1,1 @@
+"""The method: which model computes which token at which noise level."""
