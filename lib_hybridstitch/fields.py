@@ -26,16 +26,15 @@ class FieldSpec:
     Args:
         kind: type of the value: bool, int, float or str.
         label: text beside the control; never renamed, since the hosts store it in ui-config.json.
-        help: its effect, which way the trade-off goes and what is recommended.
+        help: its effect, in a short sentence.
         infotext: key under which pictures record it, or "" when it does not change the picture.
         minimum: lowest value of a number; least length of a text.
-        maximum: highest value of a number.
+        maximum: highest value of a number; greatest length of a text, where it is not `LONGEST_TEXT`.
         step: distance between two positions of a slider.
         choices: the values a text may have; empty when any text will do.
-        governed: whether a preset sets it.
         advanced: whether it belongs into the Advanced fold.
         axis: whether it is an X/Y/Z axis.
-        whole_from_one: whether only whole numbers are allowed from 1 on (a point of the run, see `step_index`).
+        whole_from_one: whether only whole numbers are allowed from 1 on (a point of the run).
     """
 
     kind: type
@@ -46,10 +45,14 @@ class FieldSpec:
     maximum: float | None = None
     step: float | None = None
     choices: tuple[str, ...] = ()
-    governed: bool = False
     advanced: bool = False
     axis: bool = False
     whole_from_one: bool = False
+
+    @property
+    def longest(self) -> int:
+        """Most characters of a text."""
+        return int(self.maximum or LONGEST_TEXT)
 
     def allowed(self) -> str:
         """The allowed values in words, to follow "must be"."""
@@ -59,7 +62,7 @@ class FieldSpec:
             return "true or false"
         if self.kind is str:
             text = "a text that is not empty," if self.minimum else "a text"
-            return f"{text} of one line and at most {LONGEST_TEXT} characters"
+            return f"{text} of one line and at most {self.longest} characters"
         low, high = f"{self.minimum:g}", f"{self.maximum:g}"
         if self.whole_from_one:
             return f"a fraction of the run from {low} to below 1 or a whole number of steps from 1 to {high}"
@@ -88,7 +91,7 @@ class FieldSpec:
 
     def _admits_text(self, value: str) -> bool:
         """Whether a text without choices can be a name that every door can carry."""
-        fits = (self.minimum or 0) <= len(value) <= LONGEST_TEXT
+        fits = (self.minimum or 0) <= len(value) <= self.longest
         return fits and not re.search(f"[{_NOT_IN_TEXTS}]", value)
 
     def json_schema(self, default: Scalar) -> dict[str, Any]:
@@ -97,7 +100,7 @@ class FieldSpec:
         schema["default"] = default
         if self.kind is str and not self.choices:
             schema |= {"minLength": self.minimum} if self.minimum else {}
-            schema |= {"maxLength": LONGEST_TEXT, "pattern": f"^[^{_NOT_IN_TEXTS}]*$"}
+            schema |= {"maxLength": self.longest, "pattern": f"^[^{_NOT_IN_TEXTS}]*$"}
         elif self.minimum is not None:
             schema |= {"minimum": self.minimum, "maximum": self.maximum}
         if self.whole_from_one:

@@ -1,1 +1,1 @@
-"""The method: which model computes which token at which noise level."""
+"""The engine: carries a plan out, evaluation by evaluation."""

@@ -1,123 +1,138 @@
-"""What really happened in a run."""
+"""What really happened in a pass."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from lib_hybridstitch.plans.plan import Stage
+from lib_hybridstitch.plans.plan import Kind
 
 
-@dataclass
+@dataclass(frozen=True)
 class Record:
-    """One call of the engine.
+    """One call of the engine, or the calls of one evaluation put together.
 
     Args:
         evaluation: its number; calls of one evaluation (cond and uncond apart, say) share it.
-        stage: who was to compute it.
+        kind: what was done.
         sigma: noise level.
         rows: rows of the call.
         tokens: image tokens per row.
         tokens_large, tokens_small: tokens per row that each model computed, on average.
-        rows_held: rows that no model computed, since they follow from their prompt's row and the guidance that is held.
+        rows_cached: rows that no model computed, since the CFG cache had their difference to the prompt's row.
         ms: time it took, in milliseconds.
     """
 
     evaluation: int
-    stage: Stage
+    kind: Kind
     sigma: float
     rows: int
     tokens: int
     tokens_large: float = 0.0
     tokens_small: float = 0.0
+    rows_cached: int = 0
     ms: float = 0.0
-    rows_held: int = 0
 
     @property
-    def rows_computed(self) -> int:
-        """Rows that some model computed."""
-        return self.rows - self.rows_held
+    def shares(self) -> tuple[float, float]:
+        """Share of all tokens of all rows that the large and the small model computed."""
+        return self.tokens_large / self.tokens, self.tokens_small / self.tokens
 
-    def kept(self, tokens: float) -> float:
-        """Tokens per computed row, of which `tokens` are the mean over all rows."""
-        return tokens * self.rows / self.rows_computed if self.rows_computed else 0.0
+    def joined(self, other: Record) -> Record:
+        """This record and another call of the same evaluation.
 
-    @property
-    def full(self) -> bool:
-        """Whether the large model computed every token of the rows that were computed."""
-        return self.kept(self.tokens_large) >= self.tokens
+        A call for which something was missing is a large or a small one, beside others of the planned kind.
+        """
+        rows = self.rows + other.rows
+
+        def mean(name: str) -> float:
+            return float((getattr(self, name) * self.rows + getattr(other, name) * other.rows) / rows)
+
+        return replace(
+            self,
+            kind=other.kind if self.kind in (Kind.LARGE, Kind.SMALL) else self.kind,
+            rows=rows,
+            tokens_large=mean("tokens_large"),
+            tokens_small=mean("tokens_small"),
+            rows_cached=self.rows_cached + other.rows_cached,
+            ms=self.ms + other.ms,
+        )
 
 
 @dataclass
 class Report:
-    """Everything a run did, gathered while it went.
+    """Everything a pass did, gathered while it went.
 
     Args:
-        records: one per call.
-        masks: evaluation → (images, N) bool: the tokens which the large model computed in hybrid evaluations.
-        cache_bytes: largest memory of the caches.
+        masks: evaluation → (images, N) bool: the tokens which the large model computed in masked steps.
+        cache_bytes: largest memory of the cache.
         failure: why stitching ended early, or "".
     """
 
-    records: list[Record] = field(default_factory=list)
     masks: dict[int, Tensor] = field(default_factory=dict)
     cache_bytes: int = 0
     failure: str = ""
-    _events: list[tuple[Record, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
+    _records: list[tuple[Record, Callable[[], float]]] = field(default_factory=list)
 
-    def begin(self, record: Record, device: torch.device) -> Callable[[], None]:
-        """Time a call without waiting for a GPU; what is returned ends it and notes the record.
+    def add(self, record: Record, took: Callable[[], float]) -> None:
+        """Note a call; `took` is asked for its milliseconds when somebody wants to know."""
+        self._records.append((record, took))
 
-        The milliseconds of GPU calls are filled in by `settle`.
-        """
-        if device.type == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-
-            def end_on_gpu() -> None:
-                end.record()
-                self._events.append((record, start, end))
-                self.records.append(record)
-
-            return end_on_gpu
-        started = time.perf_counter()
-
-        def end_on_cpu() -> None:
-            record.ms = 1000 * (time.perf_counter() - started)
-            self.records.append(record)
-
-        return end_on_cpu
-
-    def settle(self) -> None:
-        """Wait for the GPU and fill in the milliseconds."""
-        if self._events:
-            torch.cuda.synchronize()
-        for record, start, end in self._events:
-            record.ms = start.elapsed_time(end)
-        self._events.clear()
+    def add_mask(self, evaluation: int, images: Sequence[int], tokens: Tensor, count: int) -> None:
+        """Note which of `count` tokens the large model computed, (rows, K), and the picture of each row."""
+        mask = self.masks.get(evaluation, torch.zeros(0, count, dtype=torch.bool))
+        mask = functional.pad(mask, (0, 0, 0, max(0, 1 + max(images) - len(mask))))
+        for image, chosen in zip(images, tokens.cpu(), strict=True):
+            mask[image, chosen] = True
+        self.masks[evaluation] = mask
 
     def evaluations(self) -> list[Record]:
-        """One record per evaluation, its calls added up."""
-        self.settle()
+        """One record per evaluation, its calls added up; waits for a GPU that is still at work."""
         merged: dict[int, Record] = {}
-        for record in self.records:
-            if record.evaluation not in merged:
-                merged[record.evaluation] = Record(**vars(record))
-                continue
-            whole = merged[record.evaluation]
-            rows = whole.rows + record.rows
-            for name in ("tokens_large", "tokens_small"):
-                mean = (getattr(whole, name) * whole.rows + getattr(record, name) * record.rows) / rows
-                setattr(whole, name, mean)
-            whole.rows, whole.ms = rows, whole.ms + record.ms
-            whole.rows_held += record.rows_held
+        for record, took in self._records:
+            timed = replace(record, ms=took())
+            known = merged.get(record.evaluation)
+            merged[record.evaluation] = timed if known is None else known.joined(timed)
         return list(merged.values())
 
-    def mean_mask_ratio(self) -> float:
-        """Share of tokens on the large model, over the hybrid evaluations; 0 when there was none."""
-        hybrid = [record for record in self.evaluations() if record.stage is Stage.HYBRID]
-        return sum(record.tokens_large / record.tokens for record in hybrid) / len(hybrid) if hybrid else 0.0
+
+def stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:
+    """Begin to time a call; the answer ends it, and returns what tells its milliseconds: only that waits for a GPU."""
+    if device.type != "cuda":
+        started = time.perf_counter()
+
+        def stop() -> Callable[[], float]:
+            ms = 1000 * (time.perf_counter() - started)
+            return lambda: ms
+
+        return stop
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+
+    def stop_on_gpu() -> Callable[[], float]:
+        end.record()
+
+        def took() -> float:
+            end.synchronize()
+            return start.elapsed_time(end)
+
+        return took
+
+    return stop_on_gpu
+
+
+def counted(records: Sequence[Record]) -> Counter[Kind]:
+    """How many evaluations there were of each kind, in the order of their first."""
+    return Counter(record.kind for record in records)
+
+
+def mean_mask(records: Sequence[Record]) -> float:
+    """Mean share of the tokens on the large model over the masked evaluations; 0 when there was none."""
+    found = [record.shares[0] for record in records if record.kind is Kind.MASKED]
+    return sum(found) / len(found) if found else 0.0

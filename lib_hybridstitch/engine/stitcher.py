@@ -1,70 +1,136 @@
-"""The one place where stages meet: given one evaluation of the sampler, decide who computes what, and join it."""
+"""The engine of one sampling pass: given one evaluation of the sampler, do what the plan says of its noise level.
+
+Reads from top to bottom: `velocity` takes an evaluation and returns what was predicted; below it stands one function
+per kind of step; then what later steps rest on: histories, the CFG cache, scores and masks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.engine import complexity, guidance
-from lib_hybridstitch.engine.evaluation import Evaluation, Row, Side
-from lib_hybridstitch.engine.report import Record, Report
-from lib_hybridstitch.engine.state import ImageState, RowState, RunState
+from lib_hybridstitch.engine import masks
+from lib_hybridstitch.engine.evaluation import COND, UNCOND, Evaluation, Model, Prediction, Row
+from lib_hybridstitch.engine.history import History
+from lib_hybridstitch.engine.report import Record, Report, stopwatch
 from lib_hybridstitch.errors import NotFiniteError, StitchError, in_words
-from lib_hybridstitch.log import get_logger
 from lib_hybridstitch.mmdit.kv_cache import KVCache
-from lib_hybridstitch.mmdit.tokens import TokenGrid, complement, gather, scatter_, shared
-from lib_hybridstitch.plans.plan import Plan, Stage
-from lib_hybridstitch.plans.profile import caution
+from lib_hybridstitch.mmdit.tokens import TokenGrid, gather, scatter_, shared
+from lib_hybridstitch.plans.plan import Kind, Plan, Step
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did.
+
+    Args:
+        prediction: its velocity.
+        kind: what was done; a step for which something is missing is a large one.
+        large, small: tokens per row that each model computed, on average.
+        cached: rows that follow from the CFG cache.
+    """
+
+    prediction: Prediction
+    kind: Kind
+    large: float = 0.0
+    small: float = 0.0
+    cached: int = 0
+
+
+@dataclass
+class RowState:
+    """What is known of one row: the histories of both models, and whose velocity each token had last.
+
+    Args:
+        by_large: (N,) bool, or one answer for all tokens.
+    """
+
+    large: History | None = None
+    small: History | None = None
+    by_large: Tensor | bool = True
+
+    def expected(self, sigma: float, hold: bool) -> Tensor | None:
+        """The velocity (N, width) expected at `sigma`; None while the model it rests on has computed nothing."""
+        if not isinstance(self.by_large, Tensor):
+            history = self.large if self.by_large else self.small
+            return None if history is None else history.at(sigma, hold)
+        assert self.large is not None and self.small is not None, "a masked step has computed both"
+        return torch.where(self.by_large[:, None], self.large.at(sigma, hold), self.small.at(sigma, hold))
+
+
+@dataclass
+class ImageState:
+    """What decides the mask of one picture.
+
+    Args:
+        signals: stream → (N, width), whose guided size is the score.
+        clean: stream → x0 patches (N, width) of the last step, for the score "change".
+        tokens: the mask now, (K,) ascending.
+        skipped: (N,) evaluations for which each token was not computed (RAS).
+    """
+
+    signals: dict[str, Tensor] = field(default_factory=dict)
+    clean: dict[str, Tensor] = field(default_factory=dict)
+    tokens: Tensor | None = None
+    skipped: Tensor | None = None
 
 
 @dataclass
 class Stitcher:
-    """The engine of one run. Call `velocity` for each evaluation, in the order the sampler makes them.
+    """Call `velocity` for each evaluation of a pass, in the order the sampler makes them.
 
     Args:
-        large: the large model.
+        large: the large model, for masked passes; its full passes come with each evaluation.
         small: the small model; may be None for plans that never call it.
-        plan: stages over σ.
+        plan: of this pass.
+        guidance: the scale of classifier-free guidance, for scores.
         patch: edge of a token in latent pixels.
         fp8_cache: keep keys and values in 8-bit floats.
         use_cache: whether masked tokens see the keys and values of the others at all.
-        keep_masks: record the masks in the report.
         region: (N,) bool, tokens inside the user's inpaint region; None for the whole picture.
     """
 
-    large: Side
-    small: Side | None
+    large: Model
+    small: Model | None
     plan: Plan
+    guidance: float = 1.0
     patch: int = 2
     fp8_cache: bool = False
     use_cache: bool = True
-    keep_masks: bool = True
     region: Tensor | None = None
     report: Report = field(default_factory=Report)
-    state: RunState = field(init=False)
     called: bool = field(default=False, init=False)
-    _asked: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         if self.plan.needs_small and self.small is None:
-            raise StitchError(f"{self.plan.method} with these settings needs a small model; choose a small checkpoint")
-        self.state = RunState(large_cache=KVCache(self.fp8_cache), small_cache=KVCache(self.fp8_cache))
+            raise StitchError(f"{self.plan.method} needs a small model: choose a small checkpoint")
+        self._evaluation, self._sigma = -1, float("inf")
+        self._seen: set[Row] = set()
+        self._asked_to_stop = ""
+        self._stop: Callable[[], Callable[[], float]] = lambda: lambda: 0.0
+        self._forget()
 
-    def velocity(self, call: Evaluation) -> Tensor:
-        """Compute the velocity (rows, channels, H, W) of one call.
+    def velocity(self, call: Evaluation) -> Prediction:
+        """Predict one evaluation.
 
-        Whatever goes wrong on our side ends the stitching: the large model computes this call and all that follow,
-        and the report says why. What the large model's own full pass raises then, or in the large stage, passes
-        untouched.
+        Whatever goes wrong on our side ends the stitching: the large model computes this evaluation and all that
+        follow, and the report says why. What its own full pass of the evaluation raises passes untouched.
         """
-        self.called, stitched = True, None
+        self.called, made = True, None
         with self.guarded():
-            stitched = self._stitched(call)
-        return self._large_alone(call) if stitched is None else stitched
+            index = self._begin(call)
+            if index is not None:
+                made = self._carried_out(call, index)
+        if made is not None:
+            return made
+        prediction = call.full_pass(call)
+        with self.guarded():
+            self._note_large(call, prediction)
+        return prediction
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -75,324 +141,258 @@ class Stitcher:
             self.give_up(in_words(error))
 
     def give_up(self, reason: str) -> None:
-        """End the stitching: free the caches and let the large model finish the run."""
+        """End the stitching: free what is held and let the large model finish the run."""
         if self.report.failure:
             return
         self.report.failure = reason
-        self.report.masks.pop(self.state.evaluation, None)
-        self.state.drop()
-        get_logger("stitch").warning("HybridStitch stopped, the large model finishes the picture: %s", reason)
+        self.report.masks.pop(self._evaluation, None)
+        self._forget()
 
     def ask_to_stop(self, reason: str) -> None:
         """Let the large model finish the run from the next call on; may come from another thread."""
-        self._asked = self._asked or reason
+        self._asked_to_stop = self._asked_to_stop or reason
 
     def finish(self) -> None:
-        """Free what the run held; the report stays."""
-        self.state.drop()
-        self.report.settle()
+        """Free what the pass held; the report stays."""
+        self._forget()
 
-    # --- evaluations -------------------------------------------------------------------------------------------------
+    def _forget(self) -> None:
+        self._rows: dict[Row, RowState] = {}
+        self._whole: dict[tuple[Row, bool], int] = {}
+        self._images: dict[int, ImageState] = {}
+        self._differences: dict[tuple[int, bool], Tensor] = {}
+        self._cache = KVCache(self.fp8_cache)
 
-    def _stitched(self, call: Evaluation) -> Tensor | None:
-        """The velocity of one call, or None where the large model is to compute it by itself."""
-        grid, sigma = TokenGrid.of(call.x, self.patch), float(call.sigma[0])
-        self._begin(call, sigma)
-        if self._asked:
-            self.give_up(self._asked)
-        if self.report.failure or (self.plan.stage(sigma) is Stage.LARGE and self.plan.adaptive is None):
+    # --- one evaluation ----------------------------------------------------------------------------------------------
+
+    def _begin(self, call: Evaluation) -> int | None:
+        """Notice where an evaluation begins (at another σ, or when a row comes again); its step, if there is one."""
+        self._stop = stopwatch(call.x.device)
+        if self._asked_to_stop:
+            self.give_up(self._asked_to_stop)
+        sigma = float(call.sigma[0])
+        fresh = sigma != self._sigma or not self._seen.isdisjoint(call.rows)
+        if fresh:
+            self._evaluation, self._sigma, self._seen = self._evaluation + 1, sigma, set()
+        self._seen.update(call.rows)
+        index = None if self.report.failure else self.plan.index(sigma)
+        if fresh and index is not None and self.plan.steps[index].kind is Kind.MASKED:
+            self._choose_masks(self.plan.steps[index], call)
+        return index
+
+    def _carried_out(self, call: Evaluation, index: int) -> Prediction | None:
+        """Do what step `index` says; None where the large model is to compute the evaluation by itself."""
+        step, grid, sigma = self.plan.steps[index], TokenGrid.of(call.x, self.patch), self._sigma
+        outcome: Outcome | None = None
+        if step.kind is Kind.EXTRAPOLATED:
+            outcome = self._extrapolated(call, grid, sigma)
+        elif step.kind is Kind.SMALL:
+            outcome = self._small_step(call, grid, sigma)
+        elif step.kind in (Kind.CFG_CACHED, Kind.SMALL_CFG_CACHED):
+            outcome = self._cfg_cached(call, grid, sigma, by_large=step.kind is Kind.CFG_CACHED)
+        elif step.kind is Kind.MASKED and self._can_mask(call):
+            outcome = self._masked(call, grid, sigma, step)
+        elif step.kind is Kind.MASKED or self.plan.is_probe(index):
+            outcome = self._probe(call, grid, sigma)
+        if outcome is None:
             return None
-        record = Record(self.state.evaluation, self.plan.stage(sigma), sigma, len(call.rows), grid.count)
-        end = self.report.begin(record, call.x.device)
-        velocity = self._by_stage(call, grid, sigma, record)
-        if not bool(torch.isfinite(velocity).all()):
+        if not bool(torch.isfinite(outcome.prediction.velocity).all()):
             raise NotFiniteError("the stitched velocity", sigma)
-        end()
-        return velocity
+        self._note(call, grid, outcome)
+        return outcome.prediction
 
-    def _large_alone(self, call: Evaluation) -> Tensor:
-        """The large model's full pass and nothing else, so that what it raises is its own."""
-        end = None
-        with self.guarded():
-            tokens, sigma = TokenGrid.of(call.x, self.patch).count, float(call.sigma[0])
-            record = Record(self.state.evaluation, Stage.LARGE, sigma, len(call.rows), tokens, tokens)
-            end = self.report.begin(record, call.x.device)
-        velocity = self.large.full(call, self.patch, True)
-        if end is not None:
-            with self.guarded():
-                end()
-                if not self.report.failure and self._reuses:
-                    self._remember(call, TokenGrid.of(call.x, self.patch).to_patches(velocity), sigma, None)
-        return velocity
+    def _note(self, call: Evaluation, grid: TokenGrid, outcome: Outcome) -> None:
+        self.report.cache_bytes = max(self.report.cache_bytes, self._cache.bytes())
+        counts = (len(call.rows), grid.count, outcome.large, outcome.small, outcome.cached)
+        self.report.add(Record(self._evaluation, outcome.kind, self._sigma, *counts), self._stop())
+
+    def _note_large(self, call: Evaluation, prediction: Prediction) -> None:
+        """Remember a full pass that the large model has made by itself."""
+        grid, sigma = TokenGrid.of(call.x, self.patch), float(call.sigma[0])
+        if not self.report.failure and self._rests_on_history:
+            patches = grid.to_patches(prediction.velocity)
+            self._remember(call.rows, patches, sigma, by_large=True)
+            self._score_change(call, grid, sigma, patches)
+        self._note(call, grid, Outcome(prediction, Kind.LARGE, large=grid.count))
 
     @property
-    def _reuses(self) -> bool:
-        return Stage.HYBRID in self.plan.stages and self.plan.hybrid.background == "reuse"
+    def _small(self) -> Model:
+        assert self.small is not None, "checked when the stitcher was made"
+        return self.small
 
-    def _begin(self, call: Evaluation, sigma: float) -> None:
-        """Notice where one evaluation ends and the next begins: at another σ, or when a row comes again."""
-        state = self.state
-        if sigma == state.sigma and not state.seen.intersection(call.rows):
-            state.seen.update(call.rows)
-            return
-        state.evaluation += 1
-        state.previous_sigma, state.sigma, state.seen = state.sigma, sigma, set(call.rows)
-        for image in state.images.values():
-            self._settle_adaptive(image)
-        if self.plan.stage(sigma) is not Stage.HYBRID:
-            state.since_full = None
-            return
-        state.full = self.plan.is_refresh(state.since_full, state.previous_sigma, sigma)
-        state.since_full = 1 if state.full or state.since_full is None else state.since_full + 1
-        if not state.full:
-            for image in state.images.values():
-                self._choose(image, call)
+    @property
+    def _rests_on_history(self) -> bool:
+        return any(step.kind not in (Kind.LARGE, Kind.SMALL) for step in self.plan.steps)
 
-    def _by_stage(self, call: Evaluation, grid: TokenGrid, sigma: float, record: Record) -> Tensor:
-        stage = self.plan.stage(sigma)
-        if stage is Stage.HYBRID:
-            return self._hybrid(call, grid, sigma, record)
-        if stage is Stage.SMALL:
-            record.tokens_small = grid.count
-            return self._small_full(call)
-        return self._adaptive(call, grid, record)
+    # --- the kinds of steps ------------------------------------------------------------------------------------------
 
-    def _small_full(self, call: Evaluation) -> Tensor:
-        if self.small is None:
-            raise StitchError("this stage needs a small model; choose a small checkpoint")
-        return self.small.full(call, self.patch, False)
+    def _extrapolated(self, call: Evaluation, grid: TokenGrid, sigma: float) -> Outcome | None:
+        """Nobody computes: every row goes on as its last velocities did."""
+        states = [self._rows.get(row, RowState()) for row in call.rows]
+        expected = [state.expected(sigma, self.plan.hold) for state in states]
+        known = [velocity for velocity in expected if velocity is not None]
+        if len(known) < len(call.rows):
+            return None
+        return Outcome(Prediction(grid.to_latent(torch.stack(known))), Kind.EXTRAPOLATED)
 
-    # --- SRDiffusion's adaptive switch -------------------------------------------------------------------------------
+    def _small_step(self, call: Evaluation, grid: TokenGrid, sigma: float) -> Outcome:
+        """The small model, all tokens and rows."""
+        prediction = self._small.full_pass(call)
+        if self._rests_on_history:
+            self._remember(call.rows, grid.to_patches(prediction.velocity), sigma, by_large=False)
+        return Outcome(prediction, Kind.SMALL, small=grid.count)
 
-    def _adaptive(self, call: Evaluation, grid: TokenGrid, record: Record) -> Tensor:
-        images = [self.state.image(image) for image, _ in call.rows]
-        settled = [index for index, image in enumerate(images) if image.settled]
-        rest = [index for index, image in enumerate(images) if not image.settled]
-        velocity = torch.empty_like(call.x)
-        if settled:
-            velocity[settled] = self._small_full(call.part(settled))
-        if rest:
-            velocity[rest] = self.large.full(call.part(rest), self.patch, True)
-        record.tokens_large = grid.count * len(rest) / len(images)
-        record.tokens_small = grid.count * len(settled) / len(images)
-        if not rest:
-            record.stage = Stage.SMALL
-        for index in rest:
-            image, stream = images[index], call.rows[index][1]
-            if stream in image.outputs:
-                before = image.outputs[stream]
-                ratio = (velocity[index] - before).abs().mean() / (before.abs().mean() + complexity.TINY)
-                image.fresh_changes.append(float(torch.tanh(ratio)))
-            image.outputs[stream] = velocity[index]
-        return velocity
+    def _cfg_cached(self, call: Evaluation, grid: TokenGrid, sigma: float, by_large: bool) -> Outcome | None:
+        """One model on the prompt's rows; the others follow from them by the difference they last had.
 
-    def _settle_adaptive(self, image: ImageState) -> None:
-        rule = self.plan.adaptive
-        if rule is None or not image.fresh_changes:
-            return
-        image.changes.append(sum(image.fresh_changes) / len(image.fresh_changes))
-        image.fresh_changes.clear()
-        if len(image.changes) > 1 and self.state.sigma <= rule.earliest:
-            image.settled = image.settled or rule.settled(*image.changes[-2:])
-
-    # --- hybrid stage ------------------------------------------------------------------------------------------------
-
-    def _hybrid(self, call: Evaluation, grid: TokenGrid, sigma: float, record: Record) -> Tensor:
-        if self.plan.hybrid.mask_ratio >= 1:
-            record.tokens_large = grid.count
-            return self.large.full(call, self.patch, True)
-        if self.state.full or not self._known(call):
-            return grid.to_latent(self._probe(call, grid, sigma, record))
-        groups: dict[int, list[int]] = {}
-        for index, (image, _) in enumerate(call.rows):
-            tokens = self.state.image(image).tokens
-            groups.setdefault(0 if tokens is None else len(tokens), []).append(index)
-        if len(groups) == 1:
-            return grid.to_latent(self._masked(call, grid, sigma, record, 1.0))
-        velocity = torch.empty_like(call.x)
-        for chosen in groups.values():
-            share = len(chosen) / len(call.rows)
-            velocity[chosen] = grid.to_latent(self._masked(call.part(chosen), grid, sigma, record, share))
-        return velocity
-
-    def _known(self, call: Evaluation) -> bool:
-        """Whether every row has been through a full pass, whose cache or velocity a masked pass rests on."""
-        rule, state = self.plan.hybrid, self.state
-        if rule.background == "reuse" and not all(row in state.rows for row in call.rows):
-            return False
-        if rule.mask_ratio == 0:
-            return True
-        if self.use_cache and not state.large_cache.holds(call.rows):
-            return False
-        return all(state.image(image).tokens is not None for image, _ in call.rows)
-
-    def _probe(self, call: Evaluation, grid: TokenGrid, sigma: float, record: Record) -> Tensor:
-        """Full pass of the large model, which fills the cache, and of the small one where scores need it."""
-        rule, state = self.plan.hybrid, self.state
-        record.tokens_large = grid.count
-        if rule.mask_ratio == 0:
-            large = self._full(call, grid, sigma, record)
-        else:
-            large = self.large.patches(call, None, state.large_cache if self.use_cache else None, True)
-        small = None
-        fills = rule.fills_small_cache and not state.small_cache.holds(call.rows)
-        if self.small is not None and (rule.full_calls_small or fills):
-            record.tokens_small = grid.count
-            cached = rule.fills_small_cache and self.use_cache
-            small = self.small.patches(call, None, state.small_cache if cached else None, False)
-            if not bool(torch.isfinite(small).all()):  # it may go into scores alone, and never into a velocity
-                raise NotFiniteError("the small model's velocity", sigma)
-        self._note_cache()
-        if rule.background == "reuse":
-            self._remember(call, large, sigma, None)
-        self._score(call, grid, sigma, large, large, small, None)
-        return large
-
-    def _full(self, call: Evaluation, grid: TokenGrid, sigma: float, record: Record) -> Tensor:
-        """A full pass of the large model, patches; where guidance is held, of the prompts' rows alone."""
-        held = guidance.followers(self.state, call.rows, sigma) if sigma < self.plan.hybrid.hold_guidance else []
-        if not held:
-            return grid.to_patches(self.large.full(call, self.patch, True))
-        asked = [index for index in range(len(call.rows)) if index not in held]
-        record.rows_held, record.tokens_large = len(held), grid.count * len(asked) / len(call.rows)
+        A row whose prompt's is still to come cannot wait for it, and is computed.
+        """
+        asked = [index for index, row in enumerate(call.rows) if not self._follows(row, call.rows, by_large)]
+        if len(asked) == len(call.rows):
+            return None if by_large else self._small_step(call, grid, sigma)
         fresh: dict[Row, Tensor] = {}
         if asked:
-            computed = grid.to_patches(self.large.full(call.part(asked), self.patch, True))
-            fresh = {call.rows[index]: velocity for index, velocity in zip(asked, computed)}
-        return guidance.joined(self.state, call.rows, fresh)
+            part = call.part(asked)
+            prediction = part.full_pass(part) if by_large else self._small.full_pass(part)
+            fresh = dict(zip(part.rows, grid.to_patches(prediction.velocity), strict=True))
+        velocities = []
+        for row in call.rows:
+            image, _ = row
+            prompt = fresh[image, COND] if (image, COND) in fresh else self._history((image, COND), by_large).velocity
+            velocities.append(fresh[row] if row in fresh else prompt + self._differences[image, by_large])
+        patches = torch.stack(velocities)
+        self._remember(call.rows, patches, sigma, by_large)
+        computed, cached = grid.count * len(asked) / len(call.rows), len(call.rows) - len(asked)
+        kind = Kind.CFG_CACHED if by_large else Kind.SMALL_CFG_CACHED
+        prediction = Prediction(grid.to_latent(patches))
+        return Outcome(prediction, kind, computed * by_large, computed * (not by_large), cached)
 
-    def _masked(self, call: Evaluation, grid: TokenGrid, sigma: float, record: Record, share: float) -> Tensor:
-        """The large model on the mask, the background elsewhere; returns patches (rows, N, width)."""
+    def _follows(self, row: Row, rows: Sequence[Row], by_large: bool) -> bool:
+        """Whether a row's velocity follows from its prompt's in a CFG-cached step of these rows."""
+        image, stream = row
+        if stream != UNCOND or (image, by_large) not in self._differences:
+            return False
+        return (image, COND) in rows or self._is_fresh((image, COND), by_large)
+
+    def _probe(self, call: Evaluation, grid: TokenGrid, sigma: float) -> Outcome:
+        """Large model on all tokens, which fills the cache; the small one beside it where scores need it."""
+        large = self.large.patches(call, None, self._cache if self.use_cache else None)
+        self._remember(call.rows, large, sigma, by_large=True)
+        self._score_change(call, grid, sigma, large)
+        asked_small = self.plan.score == "disagreement"
+        if asked_small:
+            small = self._small.patches(call)
+            if not bool(torch.isfinite(small).all()):  # it goes into scores alone, and never into the velocity
+                raise NotFiniteError("the small model's velocity", sigma)
+            self._remember(call.rows, small, sigma, by_large=False)
+            self._set_signals(call, large - small)
+        for row in call.rows:
+            self._rows[row].by_large = True
+        return Outcome(Prediction(grid.to_latent(large)), Kind.LARGE, grid.count, grid.count * asked_small)
+
+    def _masked(self, call: Evaluation, grid: TokenGrid, sigma: float, step: Step) -> Outcome:
+        """The large model on the mask; elsewhere the small model, or what the large one's last velocities say."""
         tokens = self._tokens(call)
-        record.tokens_large += share * tokens.shape[1]
-        background, small = self._background(call, grid, sigma, tokens, record, share)
-        fresh = None
-        velocity = background
-        if tokens.shape[1]:
-            fresh = self.large.patches(call, tokens, self.state.large_cache if self.use_cache else None, True)
-            velocity = scatter_(background.clone() if background is small else background, tokens, fresh)
-        if self.plan.hybrid.background == "reuse" and fresh is not None:
-            self._remember(call, fresh, sigma, tokens)
-        self._score(call, grid, sigma, velocity, fresh, small, tokens)
-        self._note_mask(call, grid, tokens)
-        self._note_cache()
-        return velocity
+        if step.extrapolated:
+            histories = [self._history(row, by_large=True) for row in call.rows]
+            background = torch.stack([history.at(sigma, self.plan.hold) for history in histories])
+        else:
+            background = self._small.patches(call)
+            self._remember(call.rows, background, sigma, by_large=False)
+        fresh = self.large.patches(call, tokens, self._cache if self.use_cache else None)
+        velocity = scatter_(background.clone(), tokens, fresh)
+        self._remember(call.rows, fresh, sigma, by_large=True, tokens=tokens)
+        for index, row in enumerate(call.rows):
+            nowhere = torch.zeros(grid.count, dtype=torch.bool, device=tokens.device)
+            self._rows[row].by_large = step.extrapolated or nowhere.index_fill(0, tokens[index], True)
+        self._score_change(call, grid, sigma, velocity)
+        if self.plan.score == "disagreement" and not step.extrapolated:
+            self._set_signals(call, fresh - gather(background, tokens), tokens)
+        self.report.add_mask(self._evaluation, [image for image, _ in call.rows], tokens, grid.count)
+        kept = tokens.shape[1]
+        return Outcome(Prediction(grid.to_latent(velocity)), Kind.MASKED, kept, grid.count * (not step.extrapolated))
 
-    def _background(
-        self, call: Evaluation, grid: TokenGrid, sigma: float, tokens: Tensor, record: Record, share: float
-    ) -> tuple[Tensor, Tensor | None]:
-        """Velocity outside the mask, patches (rows, N, width), and the small model's where it saw every token."""
-        rule = self.plan.hybrid
-        if rule.background == "reuse":
-            rows = [self.state.rows[row].at(sigma, rule.extrapolate * caution(sigma)) for row in call.rows]
-            return torch.stack(rows), None
-        assert self.small is not None, "checked when the stitcher was made"
-        if rule.small_scope == "all" or not tokens.shape[1]:
-            record.tokens_small += share * grid.count
-            small = self.small.patches(call, None, None, False)
-            return small, small
-        outside = complement(tokens, grid.count)
-        record.tokens_small += share * outside.shape[1]
-        part = self.small.patches(call, outside, self.state.small_cache if self.use_cache else None, False)
-        return scatter_(part.new_zeros(part.shape[0], grid.count, part.shape[2]), outside, part), None
+    # --- what later steps rest on ------------------------------------------------------------------------------------
+
+    def _history(self, row: Row, by_large: bool) -> History:
+        """The history of a row that a model has computed before."""
+        state = self._rows[row]
+        history = state.large if by_large else state.small
+        assert history is not None, "asked only for what has been computed"
+        return history
+
+    def _remember(
+        self, rows: Sequence[Row], patches: Tensor, sigma: float, by_large: bool, tokens: Tensor | None = None
+    ) -> None:
+        """Keep a model's velocities (rows, N, width), or those of `tokens` (rows, K), for later steps."""
+        for index, row in enumerate(rows):
+            state = self._rows.setdefault(row, RowState())
+            known = state.large if by_large else state.small
+            chosen = None if tokens is None else tokens[index]
+            made = known.then(patches[index], sigma, chosen) if known else History.begin(patches[index], sigma)
+            if by_large:
+                state.large = made
+            else:
+                state.small = made
+            if tokens is None:
+                state.by_large = by_large
+                self._whole[row, by_large] = self._evaluation
+        for image in {image for image, _ in rows}:
+            cond, uncond = (image, COND), (image, UNCOND)
+            if self._is_fresh(cond, by_large) and self._is_fresh(uncond, by_large):
+                prompts = self._history(cond, by_large).velocity
+                self._differences[image, by_large] = self._history(uncond, by_large).velocity - prompts
+
+    def _is_fresh(self, row: Row, by_large: bool) -> bool:
+        """Whether a model's velocity of a whole row is of this evaluation; another one may have had the same σ."""
+        return self._whole.get((row, by_large)) == self._evaluation
+
+    def _can_mask(self, call: Evaluation) -> bool:
+        """Whether every row has been through a full pass since masks are made, and every picture has a mask."""
+        computed = all(self._rows.get(row, RowState()).large is not None for row in call.rows)
+        masks_known = all(self._images.get(image, ImageState()).tokens is not None for image, _ in call.rows)
+        return computed and masks_known and (not self.use_cache or self._cache.holds(call.rows))
 
     def _tokens(self, call: Evaluation) -> Tensor:
-        """The masks of the rows, (rows, K), all of one size."""
-        device = call.x.device
-        masks = [self.state.image(image).tokens for image, _ in call.rows]
-        chosen = [torch.empty(0, dtype=torch.long, device=device) if mask is None else mask for mask in masks]
-        if len({image for image, _ in call.rows}) == 1:
+        """The masks of the rows, (rows, K)."""
+        chosen = [self._images[image].tokens for image, _ in call.rows]
+        if len({image for image, _ in call.rows}) == 1 and chosen[0] is not None:
             return shared(chosen[0], len(chosen))
-        return torch.stack(chosen)
+        return torch.stack([tokens for tokens in chosen if tokens is not None])
 
-    # --- scores and masks --------------------------------------------------------------------------------------------
+    def _choose_masks(self, step: Step, call: Evaluation) -> None:
+        """Turn what is known of every picture into its mask for the evaluation that begins."""
+        grid = TokenGrid.of(call.x, self.patch)
+        size = masks.mask_size(step.ratio, grid.count)
+        for image in {image for image, _ in self._rows}:
+            state = self._images.setdefault(image, ImageState())
+            if self.plan.score == "ras":
+                rows = {stream: row.large for (of, stream), row in self._rows.items() if of == image}
+                velocities = {stream: history.velocity for stream, history in rows.items() if history}
+                metric = masks.ras_metric(masks.guided(velocities, self.guidance), grid)
+                skipped = torch.zeros_like(metric) if state.skipped is None else state.skipped
+                state.tokens = masks.ras_choice(metric, skipped, size)
+                state.skipped = skipped + 1
+                state.skipped[state.tokens] -= 1
+            elif state.signals:
+                scores = masks.guided(state.signals, self.guidance).abs().mean(-1)
+                state.tokens = masks.highest(scores, size, self.region)
 
-    def _score(
-        self,
-        call: Evaluation,
-        grid: TokenGrid,
-        sigma: float,
-        velocity: Tensor,
-        fresh: Tensor | None,
-        small: Tensor | None,
-        tokens: Tensor | None,
-    ) -> None:
-        """Update the scores from one evaluation: of every token (tokens None) or of those just computed."""
-        rule = self.plan.hybrid
-        if rule.mask_ratio == 0:
+    def _set_signals(self, call: Evaluation, signals: Tensor, tokens: Tensor | None = None) -> None:
+        """Keep the rows' signals (rows, N, width), or renew those of `tokens` (rows, K)."""
+        for index, (image, stream) in enumerate(call.rows):
+            kept = self._images.setdefault(image, ImageState()).signals
+            if tokens is None:
+                kept[stream] = signals[index]
+            elif stream in kept:
+                kept[stream] = kept[stream].index_copy(0, tokens[index], signals[index])
+
+    def _score_change(self, call: Evaluation, grid: TokenGrid, sigma: float, velocity: Tensor) -> None:
+        """For the score "change": how x0 has moved since the last step, from velocities (rows, N, width)."""
+        if self.plan.score != "change":
             return
-        if rule.score == "disagreement":
-            if small is None or fresh is None:
-                return
-            seen = small if tokens is None else gather(small, tokens)
-            self._put(call, complexity.disagreement(fresh, seen), tokens)
-        elif rule.score == "ras":
-            self._put(call, complexity.ras_metric(velocity, grid), None)
-        else:
-            clean = grid.to_patches(call.x) - sigma * velocity
-            if rule.score == "detail":
-                self._put(call, complexity.detail(clean, grid), None)
-            else:
-                self._score_change(call, clean, tokens)
-
-    def _score_change(self, call: Evaluation, clean: Tensor, tokens: Tensor | None) -> None:
-        """The score "change"; before a second look, the size of x0 stands in for its change."""
-        before = [self.state.image(image).clean.get(stream) for image, stream in call.rows]
-        known = [torch.zeros_like(clean[row]) if old is None else old for row, old in enumerate(before)]
-        scores = complexity.change(clean, torch.stack(known))
-        scores = torch.where(scores > 1e3, clean.abs().mean(-1), scores)
-        self._put(call, scores if tokens is None else gather(scores, tokens), tokens)
-        for row, (image, stream) in enumerate(call.rows):
-            self.state.image(image).clean[stream] = clean[row]
-
-    def _put(self, call: Evaluation, scores: Tensor, tokens: Tensor | None) -> None:
-        for row, (image, stream) in enumerate(call.rows):
-            state = self.state.image(image)
-            if tokens is None or stream not in state.scores:
-                state.scores[stream] = scores[row]
-            else:
-                state.scores[stream] = state.scores[stream].index_copy(0, tokens[row], scores[row])
-
-    def _choose(self, image: ImageState, call: Evaluation) -> None:
-        """Turn an image's scores into its mask for the evaluation that begins."""
-        rule, grid = self.plan.hybrid, TokenGrid.of(call.x, self.patch)
-        scores = image.score()
-        if scores is None or rule.mask_ratio == 0:
-            return
-        size = complexity.mask_size(rule.mask_ratio, grid.count)
-        if rule.score == "ras":
-            skipped = torch.zeros_like(scores) if image.skipped is None else image.skipped
-            image.tokens = complexity.ras_choice(scores, skipped, size)
-            image.skipped = (skipped + 1).index_add(
-                0, image.tokens, -torch.ones_like(image.tokens, dtype=skipped.dtype)
-            )
-            return
-        region = None if self.region is None else self.region.to(scores.device)
-        image.tokens = complexity.highest(complexity.smooth(scores[None], grid)[0], size, rule.mask_threshold, region)
-
-    def _remember(self, call: Evaluation, patches: Tensor, sigma: float, tokens: Tensor | None) -> None:
-        for row, key in enumerate(call.rows):
-            known = self.state.rows.get(key)
-            if known is None:
-                self.state.rows[key] = RowState.start(patches[row], sigma)
-            else:
-                known.update(patches[row], sigma, None if tokens is None else tokens[row])
-        if tokens is None and self.plan.hybrid.hold_guidance > 0:
-            guidance.remember(self.state, call.rows, sigma)
-
-    def _note_mask(self, call: Evaluation, grid: TokenGrid, tokens: Tensor) -> None:
-        if not self.keep_masks:
-            return
-        images = 1 + max(image for image, _ in call.rows)
-        mask = self.report.masks.get(self.state.evaluation)
-        if mask is None or mask.shape[0] < images:
-            fresh = torch.zeros(images, grid.count, dtype=torch.bool)
-            if mask is not None:
-                fresh[: mask.shape[0]] = mask
-            mask = self.report.masks[self.state.evaluation] = fresh
-        for row, (image, _) in enumerate(call.rows):
-            mask[image, tokens[row].cpu()] = True
-
-    def _note_cache(self) -> None:
-        held = self.state.large_cache.bytes() + self.state.small_cache.bytes()
-        self.report.cache_bytes = max(self.report.cache_bytes, held)
+        clean = grid.to_patches(call.x) - sigma * velocity
+        for index, (image, stream) in enumerate(call.rows):
+            state = self._images.setdefault(image, ImageState())
+            state.signals[stream] = clean[index] - state.clean.get(stream, torch.zeros_like(clean[index]))
+            state.clean[stream] = clean[index]

@@ -146,11 +146,12 @@ def _flat(values: Tensor) -> Tensor:
     return values.flatten(2) if values.dim() == 4 else values
 
 
-def _patch(network: Network) -> int:
+def patch_size(network: Network) -> int:
+    """Edge of a token in latent pixels."""
     size = network.x_embedder.patch_size
     return int(size[0] if isinstance(size, tuple) else size)
 
 
 def _patch_width(network: Network, x: Tensor) -> int:
     linear = network.final_layer.linear
-    return int(getattr(linear, "out_features", _patch(network) ** 2 * x.shape[1]))
+    return int(getattr(linear, "out_features", patch_size(network) ** 2 * x.shape[1]))

@@ -1,1 +1,1 @@
-"""The method: which model computes which token at which noise level."""
+"""What a plan will cost here: operations, memory, step timings; and the resolver that makes plans of settings."""

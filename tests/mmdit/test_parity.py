@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benchmarks.twin import diffusers_twin
+from benchmarks.diffusers_network import diffusers_network
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.model import MMDiT
 
@@ -21,7 +21,7 @@ def test_parity_with_diffusers(
     ours = MMDiT(tiny_config).eval()
     ours.load_state_dict(tensors, strict=True)
     x, t, pooled, context = make_inputs(tiny_config, height, width)
-    theirs = diffusers_twin(tiny_config, tensors)(x, context, pooled, t, return_dict=False)[0]
+    theirs = diffusers_network(tiny_config, tensors)(x, context, pooled, t, return_dict=False)[0]
     velocity = ours(x, t, pooled, context)
     assert velocity.shape == theirs.shape == x.shape
     assert theirs.std() > 0.1

@@ -1,120 +1,106 @@
-"""Where full passes fall, and what is expected of a plan."""
+"""What is known of one large model: a file that can be trusted, or one sentence why not."""
 
 from __future__ import annotations
 
-import itertools
+import json
 import math
-import time
+from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lib_hybridstitch.plans.profile import (
-    DENSE_SHARE,
-    LAYOUT,
-    LONGEST,
-    PROFILE,
-    SECOND,
-    Profile,
-    caution,
-    log_snr,
-    missed,
-    place,
-    remainder,
-    strained,
-    weight,
-)
+from lib_hybridstitch.plans.profile import Profile, ProfileError, log_snr, profile_of
+from tests.properties import anything, tries
+from tests.sentences import one_sentence
+
+SOUND = {"name": "mine", "checkpoint": "abc123", "sigmas": [0.2, 0.4, 0.8], "change": [1, 3, 5], "lasting": [1, 1, 4]}
+REMOVED = "(removed)"
 
 
-def shifted(steps: int) -> tuple[float, ...]:
-    """SD3's schedule, shift 3."""
-    return tuple(3 * (1 - i / steps) / (1 + 2 * (1 - i / steps)) for i in range(steps))
+def file_of(folder: Path, content: Any, name: str = "abc123.json") -> Path:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
 
 
-def test_log_snr_is_finite_falls_with_noise_and_vanishes_half_way():
-    levels = [log_snr(sigma) for sigma in (0.0, 0.2, 0.5, 0.8, 1.0)]
-    assert all(math.isfinite(level) for level in levels)
-    assert levels == sorted(levels, reverse=True)
-    assert log_snr(0.5) == pytest.approx(0.0)
-    assert log_snr(0.2) == pytest.approx(math.log(4), abs=0.01)
-
-
-def test_curves_are_interpolated_and_held_beyond_their_ends():
-    curve = Profile((0.2, 0.4, 0.8), (1.0, 3.0, 5.0), (1.0,) * 3, (1.0,) * 3)
-    found = [curve.at(curve.bend, sigma) for sigma in (0.0, 0.2, 0.3, 0.6, 0.8, 1.0)]
+def test_a_profile_is_read_and_interpolated_and_held_beyond_its_ends(tmp_path: Path) -> None:
+    profile = Profile.read(file_of(tmp_path, SOUND))
+    assert (profile.name, profile.checkpoint, profile.sigmas) == ("mine", "abc123", (0.2, 0.4, 0.8))
+    found = [profile.at(profile.change, sigma) for sigma in (0.0, 0.2, 0.3, 0.6, 0.8, 1.0)]
     assert found == pytest.approx([1, 1, 2, 4, 5, 5])
 
 
-def test_the_stored_curves_fit_together():
-    assert list(PROFILE.sigmas) == sorted(set(PROFILE.sigmas))
-    curves = (PROFILE.bend, PROFILE.disagreement, PROFILE.lasting)
-    assert all(len(curve) == len(PROFILE.sigmas) and min(curve) > 0 for curve in curves)
+def test_the_strain_of_a_step_by_hand() -> None:
+    profile = Profile("", "", (0.0, 1.0), (2.0, 2.0), (9.0, 9.0))
+    assert profile.strain((0.5, 0.2), 0) == pytest.approx(0.3 * 3 * 2)
+    assert profile.strain((0.5, 0.2), 1) == pytest.approx(0.2 * 3 * 2), "the last step reaches to the end"
 
 
-def test_the_remainder_grows_with_the_square_of_the_way():
-    flat = Profile((0.0, 1.0), (2.0, 2.0), (1.0, 1.0), (1.0, 1.0))
-    assert remainder(0.5, 0.5, 0.8, flat) == 0.0
-    reach, base = log_snr(0.4) - log_snr(0.5), log_snr(0.4) - log_snr(0.6)
-    assert remainder(0.4, 0.5, 0.6, flat) == pytest.approx(reach * base)
+def test_log_snr_is_finite_falls_with_noise_and_vanishes_half_way() -> None:
+    levels = [log_snr(sigma) for sigma in (0.0, 0.2, 0.5, 0.8, 1.0)]
+    assert all(math.isfinite(level) for level in levels) and levels == sorted(levels, reverse=True)
+    assert log_snr(0.5) == 0.0
+    assert log_snr(0.2) == pytest.approx(math.log(4), abs=0.01)
 
 
-def test_the_weight_of_the_last_step_reaches_to_the_end():
-    assert weight((0.5, 0.2), 1) == pytest.approx(0.2 * PROFILE.at(PROFILE.lasting, 0.2))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sigmas": []},
+        {"sigmas": [0.4, 0.2, 0.8]},
+        {"sigmas": [0.2, 0.2, 0.8]},
+        {"change": [1, 2]},
+        {"change": [1, -2, 3]},
+        {"change": [1, "NaN", 3]},
+        {"lasting": [1, 1e999, 3]},
+        {"lasting": [1, 10**400, 3]},
+        {"lasting": [1, None, 3]},
+        {"lasting": 3},
+        {"lasting": REMOVED},
+        {"name": REMOVED},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_curves_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    content = {name: value for name, value in {**SOUND, **change}.items() if value is not REMOVED}
+    with pytest.raises(ProfileError, match=r"abc123\.json") as refused:
+        Profile.read(file_of(tmp_path, content))
+    assert one_sentence(str(refused.value))
 
 
-@pytest.mark.parametrize("steps", [4, 10, 28, 50, 150])
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
-def test_full_passes_include_both_ends_and_are_as_many_as_asked(steps, share):
-    asked = round(share * steps)
-    chosen = place(shifted(steps), asked)
-    second = 1 if asked >= DENSE_SHARE * steps else max(1, round(steps * SECOND))
-    assert chosen[:2] == (0, second) and chosen[-1] == steps - 1
-    assert list(chosen) == sorted(set(chosen))
-    longest = max(2, math.ceil(steps * LONGEST - 1e-9))
-    assert max(after - before for before, after in itertools.pairwise(chosen)) <= longest
-    least = 2 + math.ceil((steps - 1 - second) / longest)
-    assert len(chosen) == max(asked, least)
+@pytest.mark.parametrize("content", ["", "no json", "[]", "3", "null", '{"name": ' + "9" * 5000 + "}", "[" * 10**5])
+def test_what_is_no_profile_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ProfileError) as refused:
+        Profile.read(file_of(tmp_path, content))
+    assert one_sentence(str(refused.value))
 
 
-def test_every_step_is_full_while_the_layout_is_decided_where_there_are_enough():
-    sigmas = shifted(28)
-    layout = tuple(step for step, sigma in enumerate(sigmas) if sigma > LAYOUT)
-    assert len(layout) == 7
-    assert all(place(sigmas, full)[:7] == layout for full in range(11, 28))
-    assert place(sigmas, 10)[:2] == (0, 2)
-    assert place(shifted(20), 8)[:5] != (0, 1, 2, 3, 4), "too few would be left for the rest"
+@tries(100)
+@given(name=st.sampled_from([*SOUND]), value=anything())
+def test_whatever_stands_in_a_field_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, value: Any
+) -> None:
+    try:
+        text = json.dumps({**SOUND, name: value})
+    except (TypeError, ValueError):
+        return
+    try:
+        profile = Profile.read(file_of(tmp_path_factory.getbasetemp(), text))
+    except ProfileError as refused:
+        assert one_sentence(str(refused))
+    else:
+        assert "\n" not in profile.name and math.isfinite(profile.strain((0.5, 0.2), 0))
 
 
-def test_extensions_are_trusted_less_in_noise():
-    assert (caution(0.9), caution(0.5)) == (0.5, 1.0)
-
-
-def test_all_steps_are_full_when_all_are_asked_for():
-    assert place(shifted(10), 10) == tuple(range(10)) == place(shifted(10), 99)
-    assert place(shifted(3), 1) == (0, 1, 2)
-
-
-def test_they_stand_closer_where_velocities_bend_more():
-    gaps = [after - before for before, after in itertools.pairwise(place(shifted(28), 11))]
-    middle = len(gaps) // 2
-    assert sum(gaps[1:middle]) < sum(gaps[middle:-1])
-
-
-def test_no_other_choice_is_expected_to_miss_less():
-    """Against every choice of five of eight steps, by the same sum."""
-    sigmas = shifted(8)
-
-    def error(chosen: tuple[int, ...]) -> float:
-        return sum(missed(strained(sigmas), here, after) for here, after in itertools.pairwise(chosen[1:]))
-
-    others = [(0, 1, *inner, 7) for inner in itertools.combinations(range(2, 7), 2)]
-    longest = math.ceil(8 * LONGEST)
-    allowed = [c for c in others if max(b - a for a, b in itertools.pairwise(c)) <= longest]
-    assert allowed and error(place(sigmas, 5)) == pytest.approx(min(error(c) for c in allowed))
-
-
-def test_a_long_run_is_placed_fast_enough_for_a_live_panel():
-    """Every share of 150 steps, as a target asks for; a table per share would take half a minute."""
-    started = time.perf_counter()
-    for full in range(30, 150):
-        place(shifted(150), full)
-    assert time.perf_counter() - started < 5
+def test_a_profile_belongs_to_the_checkpoint_it_was_measured_on(tmp_path: Path) -> None:
+    file_of(tmp_path, SOUND)
+    file_of(tmp_path, SOUND, "def456.json")
+    found = profile_of(tmp_path, "abc123")
+    assert found is not None and found.name == "mine"
+    assert profile_of(tmp_path, "0") is profile_of(tmp_path, "") is profile_of(tmp_path, "../abc123") is None
+    assert profile_of(tmp_path / "missing", "abc123") is None
+    with pytest.raises(ProfileError, match="was measured on 'abc123'") as refused:
+        profile_of(tmp_path, "def456")
+    assert one_sentence(str(refused.value))
