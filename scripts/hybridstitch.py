@@ -1,21 +1,27 @@
-"""HybridStitch as the WebUI's script: it hands every hook on.
-
-The parameters of `process` are the settings in their public order; other extensions map arguments by these names.
-"""
+"""HybridStitch as the WebUI's script: it hands every hook on."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 from modules import scripts
 
-from lib_hybridstitch.settings import StitchSettings
+from lib_hybridstitch.settings import specs
 from lib_hybridstitch.webui import panel
 from lib_hybridstitch.webui.registration import register
 
 FOLDER = Path(scripts.basedir())
 EXTENSION = register(FOLDER)
+
+
+def with_settings(process: Any) -> Any:
+    """Give a hook the settings as parameters, in their public order: other extensions map arguments by these names."""
+    own = list(inspect.signature(process).parameters.values())[:2]
+    named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in specs()]
+    process.__signature__ = inspect.Signature([*own, *named])
+    return process
 
 
 class HybridStitch(scripts.Script):
@@ -33,7 +39,7 @@ class HybridStitch(scripts.Script):
 
     def ui(self, is_img2img: bool) -> list[Any]:
         """Build the panel; its controls are the script's arguments, by position."""
-        built = panel.build(EXTENSION.host, is_img2img, self.elem_id, StitchSettings(), EXTENSION.release_in_words)
+        built = panel.build(EXTENSION.host, is_img2img, self.elem_id, EXTENSION.settings, EXTENSION.release_in_words)
         self.infotext_fields = built.infotext_fields
         self.paste_field_names = built.paste_field_names
         return built.controls
@@ -42,36 +48,12 @@ class HybridStitch(scripts.Script):
         """Clean up after a generation that died; also when HybridStitch is off."""
         EXTENSION.before_process()
 
-    def process(
-        self,
-        p: Any,
-        enabled: Any = False,
-        small_checkpoint: Any = None,
-        large_checkpoint: Any = None,
-        preset: Any = None,
-        method: Any = None,
-        switch_step: Any = None,
-        handoff_step: Any = None,
-        mask_ratio: Any = None,
-        mask_threshold: Any = None,
-        score: Any = None,
-        background: Any = None,
-        extrapolate: Any = None,
-        small_scope: Any = None,
-        refresh_every: Any = None,
-        kv_cache: Any = None,
-        hires: Any = None,
-        show_mask: Any = None,
-        small_device: Any = None,
-        adaptive: Any = None,
-        full_share: Any = None,
-        target_speedup: Any = None,
-        hold_guidance: Any = None,
-    ) -> None:
-        """Read and check the settings; None leaves one at its preset's value or its default."""
-        args = (enabled, small_checkpoint, large_checkpoint, preset, method, switch_step, handoff_step, mask_ratio)
-        args += (mask_threshold, score, background, extrapolate, small_scope, refresh_every, kv_cache, hires)
-        EXTENSION.process(p, (*args, show_mask, small_device, adaptive, full_share, target_speedup, hold_guidance))
+    @with_settings
+    def process(self, p: Any, *args: Any, **named: Any) -> None:
+        """Read and check the settings, by position or by name; None leaves one at its preset's value or its default."""
+        given = {**dict(zip(specs(), args)), **named}
+        by_name = {name: value for name, value in given.items() if value is not None}
+        EXTENSION.process(p, [by_name] if named else args)
 
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         """Prepare for a batch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from statistics import median
@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lib_hybridstitch import __version__
-from lib_hybridstitch.engine.report import Record, Report
-from lib_hybridstitch.plans.plan import Stage
+from lib_hybridstitch.engine.report import Record, Report, mean_mask
+from lib_hybridstitch.plans.plan import HIRES, Kind
+from lib_hybridstitch.prediction.resolver import Resolved, in_words
 from lib_hybridstitch.settings import specs
 
 if TYPE_CHECKING:
-    from lib_hybridstitch.generation.generation import Generation
+    from lib_hybridstitch.generation.generation import Generation, Pass
     from lib_hybridstitch.hosts.base import Sampling
 
 HAPPENED = "HybridStitch"
 HASH = "HybridStitch small hash"
+PROFILE = "HybridStitch profile"
 TIMINGS = "HybridStitch timings"
 VERSION = "HybridStitch version"
 STOPPED = "HybridStitch stopped"
-AIMED = "HybridStitch aimed at"
-RUN_KEYS = (HAPPENED, HASH, TIMINGS, VERSION, STOPPED, AIMED)
+RUN_KEYS = (HAPPENED, HASH, PROFILE, TIMINGS, VERSION, STOPPED)
 """Infotext keys that record a run; they are never read back."""
 
 
@@ -35,21 +36,24 @@ class Done:
 
     Args:
         sampling: what the host said about it.
-        method: whose plan it followed.
-        report: what happened.
+        resolved: its plan and prediction.
+        report: what happened, with one record per evaluation in `records`.
         patch: edge of a token in latent pixels.
-        used_small: whether a small model was loaded for it.
-        foreseen: its speed-up by the forecast.
         hosts_own: whether the host draws with its large model by itself too.
     """
 
     sampling: Sampling
-    method: str
+    resolved: Resolved
     report: Report
+    records: Sequence[Record]
     patch: int
-    used_small: bool
-    foreseen: float
     hosts_own: bool
+
+    @classmethod
+    def of(cls, opened: Pass, records: Sequence[Record]) -> Done:
+        """What is left of a pass that was open."""
+        stitcher = opened.stitcher
+        return cls(opened.sampling, opened.resolved, stitcher.report, records, stitcher.patch, opened.hosts_own)
 
 
 def renew(p: Any) -> None:
@@ -68,54 +72,46 @@ def write(infotext: MutableMapping[str, Any], generation: Generation) -> None:
     for key in RUN_KEYS:
         infotext.pop(key, None)
     if generation.passes:
+        plan = specs()["plan"].infotext
+        infotext.pop(plan, None)  # it stands behind what happened, whether it was written or made
         infotext[HAPPENED] = "; ".join(_sentence(done) for done in generation.passes)
-        if not any(done.used_small for done in generation.passes):
+        infotext[plan] = _plan_text(generation.passes)
+        infotext[PROFILE] = generation.passes[0].resolved.plan.profile
+        if not any(done.resolved.plan.needs_small for done in generation.passes):
             infotext.pop(specs()["small_checkpoint"].infotext, None)  # what had no part in the picture
         elif generation.small_hash:
             infotext[HASH] = generation.small_hash
-        if generation.timings:
-            infotext[TIMINGS] = "; ".join(_timings(done.report) for done in generation.passes)
-    if generation.aimed and generation.settings:
-        infotext[AIMED] = f"{generation.settings.target_speedup:g}x, foretold {generation.aimed.speedup:.2f}x"
+        if generation.record_timings:
+            infotext[TIMINGS] = "; ".join(_timings(done.records) for done in generation.passes)
     if generation.stopped:
         infotext[STOPPED] = generation.stopped
     infotext[VERSION] = __version__
 
 
 def _sentence(done: Done) -> str:
-    """Steps per stage and the mean mask, such as "6 large, 22 hybrid (8 full, mask 30 %)"."""
-    steps = done.report.evaluations()
-    parts = []
-    for stage in Stage:
-        found = [step for step in steps if step.stage is stage]
-        if not found:
-            continue
-        text = f"{len(found)} {stage.value}"
-        if stage is Stage.HYBRID:
-            full = sum(step.full for step in found)
-            held = sum(step.full and step.rows_held > 0 for step in found)
-            masked = [step.tokens_large / step.tokens for step in found if not step.full]
-            share = sum(masked) / len(masked) if masked else 0.0
-            mask = f"mask {share:.0%}".replace("%", " %") if share else "without mask"
-            text += f" ({full} full, {held} of them with guidance held, {mask})" if held else f" ({full} full, {mask})"
-        parts.append(text)
-    return ("hires " if done.sampling.hires else "") + ", ".join(parts)
+    return ("hires " if done.sampling.hires else "") + in_words(done.records)
 
 
-def _timings(report: Report) -> str:
-    steps = report.evaluations()
-    sums = [(stage, [step.ms for step in steps if step.stage is stage]) for stage in Stage]
-    return ", ".join(f"{stage.value} {sum(times):.0f} ms" for stage, times in sums if times)
+def _plan_text(passes: Sequence[Done]) -> str:
+    """The plans of all passes, as the setting `plan` takes them."""
+    first = [str(done.resolved.plan) for done in passes if not done.sampling.hires]
+    second = [f"{HIRES} {done.resolved.plan}" for done in passes if done.sampling.hires]
+    return " ".join(first[:1] + second[:1])
 
 
-def speedup(steps: Sequence[Record]) -> float | None:
-    """Measured speed-up of a pass: what it would have taken at the pace of its full large steps, over what it took.
+def _timings(records: Sequence[Record]) -> str:
+    sums = {kind: sum(one.ms for one in records if one.kind is kind) for kind in dict.fromkeys(r.kind for r in records)}
+    return ", ".join(f"{kind.word} {ms:.0f} ms" for kind, ms in sums.items())
+
+
+def speedup(records: Sequence[Record]) -> float | None:
+    """Measured speed-up of a pass: what it would have taken at the pace of its large steps, over what it took.
 
     None where the large model never computed a whole step by itself, so that there is nothing to compare with.
     """
-    large = [step.ms for step in steps if step.full and not step.rows_held and not step.tokens_small]
-    total = sum(step.ms for step in steps)
-    return len(steps) * median(large) / total if large and total else None
+    large = [record.ms for record in records if record.kind is Kind.LARGE and not record.tokens_small]
+    total = sum(record.ms for record in records)
+    return len(records) * median(large) / total if large and total else None
 
 
 def figures(generation: Generation) -> dict[str, Any]:
@@ -126,7 +122,6 @@ def figures(generation: Generation) -> dict[str, Any]:
         "host": generation.host.name,
         "task": generation.host.task(),
         "settings": generation.settings.to_dict() if generation.settings else None,
-        "aimed": generation.aimed.settings.to_dict() if generation.aimed else None,
         "small_hash": generation.small_hash,
         "stopped": generation.stopped,
         "messages": list(generation.messages),
@@ -135,37 +130,38 @@ def figures(generation: Generation) -> dict[str, Any]:
 
 
 def _pass_figures(done: Done) -> dict[str, Any]:
-    report, sampling = done.report, done.sampling
+    report, sampling, resolved = done.report, done.sampling, done.resolved
     images, _, height, width = sampling.latent
-    steps = report.evaluations()
-    patch = done.patch
     return {
         "hires": sampling.hires,
-        "method": done.method,
+        "method": resolved.plan.method,
+        "plan": str(resolved.plan),
+        "profile": resolved.plan.profile,
         "happened": _sentence(done),
         "images": images,
-        "grid": [height // patch, width // patch],
-        "steps": [_step_figures(step, report.masks.get(step.evaluation)) for step in steps],
-        "speedup": speedup(steps),
-        "forecast": done.foreseen,
+        "grid": [height // done.patch, width // done.patch],
+        "steps": [_step_figures(record, report.masks) for record in done.records],
+        "speedup": speedup(done.records),
+        "predicted": resolved.speedup,
         "hosts_own": done.hosts_own,
-        "mean_mask_ratio": report.mean_mask_ratio(),
+        "mean_mask_ratio": mean_mask(done.records),
         "cache_bytes": report.cache_bytes,
         "stopped": report.failure,
     }
 
 
-def _step_figures(step: Record, mask: Tensor | None) -> dict[str, Any]:
+def _step_figures(record: Record, masks: Mapping[int, Tensor]) -> dict[str, Any]:
+    mask = masks.get(record.evaluation)
     return {
-        "evaluation": step.evaluation,
-        "stage": step.stage.value,
-        "sigma": step.sigma,
-        "rows": step.rows,
-        "rows_held": step.rows_held,
-        "full": step.full,
-        "tokens": step.tokens,
-        "tokens_large": step.tokens_large,
-        "tokens_small": step.tokens_small,
-        "ms": step.ms,
+        "evaluation": record.evaluation,
+        "kind": record.kind.value,
+        "name": record.kind.word,
+        "sigma": record.sigma,
+        "rows": record.rows,
+        "rows_cached": record.rows_cached,
+        "tokens": record.tokens,
+        "tokens_large": record.tokens_large,
+        "tokens_small": record.tokens_small,
+        "ms": record.ms,
         "mask": None if mask is None else [row.nonzero().flatten().tolist() for row in mask],
     }

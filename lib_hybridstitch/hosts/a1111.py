@@ -14,28 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.engine.evaluation import Evaluation, Side
+from lib_hybridstitch.engine.evaluation import Evaluation, Model, Prediction
 from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.errors import CheckpointError, PairError, StitchError
 from lib_hybridstitch.hosts import shared as common
-from lib_hybridstitch.hosts.base import CheckpointFile, LargeModel, Sampling, SmallModel
+from lib_hybridstitch.hosts.base import CheckpointFile, LargeModel, SmallModel
 from lib_hybridstitch.hosts.own import OwnModel, bytes_to_load
 from lib_hybridstitch.hosts.patch import patch_instance, strip
 from lib_hybridstitch.hosts.rows import RowCursor
-from lib_hybridstitch.hosts.slot import Shelf
+from lib_hybridstitch.hosts.slot import ModelSlot
 from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.prediction.memory import Budget, activation_bytes
-from lib_hybridstitch.settings import StitchSettings
-
-CURRENT = "current"
+from lib_hybridstitch.prediction.operations import Setup
+from lib_hybridstitch.settings import CURRENT, StitchSettings
 
 
 class HostLarge:
     """The host's own diffusion model as the large one.
-
-    A full pass is the host's own forward, called with its own arguments, so that a run of large steps is the host's
-    run, bit for bit.
 
     Args:
         network: the diffusion model.
@@ -45,24 +41,11 @@ class HostLarge:
     hosts_own = True
 
     def __init__(self, network: Any, dtype: torch.dtype) -> None:
-        self.network = network
         self.config = MMDiTConfig.from_module(network, "the current checkpoint")
-        self.side = Side(network, forward=self.full, dtype=dtype)
-        self.forward: Callable[..., Any] = network.forward
-        self.current: tuple[Evaluation, Tensor, Tensor] | None = None
-
-    def full(self, call: Evaluation) -> Tensor:
-        """Velocity (rows, channels, H, W) in fp32, which the host makes of it anyway."""
-        assert self.current is not None, "only called from inside the host's call"
-        whole, x, t = self.current
-        if call.x is not whole.x:  # some rows of it; all are at one noise level
-            x, t = call.x.to(x.dtype), t[: len(call.rows)]
-        result: Tensor = self.forward(x, t, context=call.context, y=call.pooled)
-        return result.float()
+        self.model = Model(network, dtype=dtype, guided_by_layers=True)
 
     def rest(self) -> None:
-        """Let go of the last call's tensors."""
-        self.current = None
+        """There is nothing to let go of."""
 
 
 class OwnLarge:
@@ -76,7 +59,7 @@ class OwnLarge:
     hosts_own = False
 
     def __init__(self, own: OwnModel, rest: Callable[[], None]) -> None:
-        self.config, self.side = own.config, own.side()
+        self.config, self.model = own.config, own.model(guided_by_layers=True)
         self.rest = rest
 
 
@@ -88,7 +71,7 @@ class A1111Host(common.SharedHost):
 
     def __init__(self) -> None:
         self._cursor = RowCursor()
-        self._own_large: Shelf[OwnModel] = Shelf()
+        self._own_large: ModelSlot[OwnModel] = ModelSlot()
 
     def version(self) -> str:
         """The host's version tag, or ""."""
@@ -128,7 +111,7 @@ class A1111Host(common.SharedHost):
         key = (file.path, file.path.stat().st_mtime_ns, device, dtype)
         with self.status(f"HybridStitch: loading {file.path.stem}"):
             own = self._own_large.take(key, lambda: self._load_large(file, device, dtype))
-        large = OwnLarge(own, self._own_large.put_back)
+        large = OwnLarge(own, self._own_large.free)
         try:
             MMDiTConfig.from_module(network).check_pair(own.config, "the current checkpoint", file.path.name)
         except PairError:
@@ -162,21 +145,17 @@ class A1111Host(common.SharedHost):
         """The host's device, or the second one."""
         return self.second_device() if settings.small_device == "second" else self._device_and_dtype()[0]
 
-    def small_budget(self, p: Any, file: CheckpointFile, settings: StitchSettings, sampling: Sampling) -> Budget:
+    def small_budget(self, p: Any, file: CheckpointFile, settings: StitchSettings, setup: Setup) -> Budget:
         """Weights and activations of the small model; caches are asked for apart."""
         _, dtype = self._device_and_dtype()
         config = checkpoint.inspect(file.path).config
         itemsize = torch.empty((), dtype=dtype).element_size()
-        return Budget(small=bytes_to_load(file, dtype), activations=activation_bytes(config, sampling, itemsize))
+        return Budget(small=bytes_to_load(file, dtype), activations=activation_bytes(config, setup, itemsize))
 
     def load_small(self, file: CheckpointFile, settings: StitchSettings) -> SmallModel:
         """Load a checkpoint's transformer on our own network, outside the host's model."""
         _, dtype = self._device_and_dtype()
         return OwnModel(file, self.small_device(settings), dtype, parks=settings.small_device == "park")
-
-    def movable(self) -> int:
-        """Nothing: this host moves no model away by itself."""
-        return 0
 
     def _device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
         from modules import devices
@@ -205,19 +184,20 @@ class A1111Host(common.SharedHost):
         cursor = self._cursor = RowCursor()
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
-            if isinstance(large, HostLarge):
-                large.forward = original
+            def forward(x: Tensor, t: Tensor, y: Tensor, context: Tensor) -> Tensor:
+                rows = cursor.take(x.shape[0])
 
-            def forward(x: Tensor, t: Tensor, y: Tensor, context: Tensor) -> Any:
-                call = None
-                with engine.guarded():
-                    call = Evaluation(x.float(), t.float() / 1000, context, y, cursor.take(x.shape[0]))
-                if not isinstance(large, HostLarge):
-                    return engine.velocity(call or _unlabelled(x, t, y, context))
-                if call is None:
-                    return original(x, t, y=y, context=context)
-                large.current = (call, x, t)
-                return engine.velocity(call)
+                def own_pass(call: Evaluation) -> Prediction:
+                    if call.rows is rows:
+                        answer = original(x, t, y=y, context=context)
+                    else:  # some rows of it; all are at one noise level
+                        answer = original(call.x.to(x.dtype), t[: len(call.rows)], y=call.pooled, context=call.context)
+                    return Prediction(answer.float(), answer)
+
+                full_pass = own_pass if large.hosts_own else large.model.full_pass
+                call = Evaluation(x.float(), t.float() / 1000, context, y, rows, full_pass)
+                prediction = engine.velocity(call)
+                return prediction.velocity if prediction.own is None else prediction.own
 
             return forward
 
@@ -237,6 +217,9 @@ class A1111Host(common.SharedHost):
         """Give the memory of our own large model back; return whether there was one."""
         return self._own_large.release()
 
+    def _guidance(self, p: Any, hires: bool) -> float:
+        return float(p.cfg_scale)
+
     def _has_uncond(self, p: Any, hires: bool) -> bool:
         return True
 
@@ -247,11 +230,6 @@ class A1111Host(common.SharedHost):
         network = _network(p.sd_model)
         module = common.foreign_forward(network, network.forward)
         return (*super()._notes(p), *([common.foreign_note(module)] if module else []))
-
-
-def _unlabelled(x: Tensor, t: Tensor, y: Tensor, context: Tensor) -> Evaluation:
-    """A call whose rows could not be told apart, which the large model computes alone."""
-    return Evaluation(x.float(), t.float() / 1000, context, y, tuple((row, "unknown") for row in range(x.shape[0])))
 
 
 def _network(model: Any) -> Any:

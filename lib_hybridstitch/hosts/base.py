@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from lib_hybridstitch.engine.evaluation import Side
+    from lib_hybridstitch.engine.evaluation import Model
     from lib_hybridstitch.engine.stitcher import Stitcher
     from lib_hybridstitch.mmdit.config import MMDiTConfig
-    from lib_hybridstitch.prediction.memory import Budget
+    from lib_hybridstitch.plans.method import Run
+    from lib_hybridstitch.prediction.memory import Budget, Memory
+    from lib_hybridstitch.prediction.operations import Setup
     from lib_hybridstitch.settings import StitchSettings
 
 
@@ -36,39 +38,26 @@ class CheckpointFile:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Memory of a device in bytes.
-
-    Args:
-        free: what can be had without moving anything.
-        total: all there is.
-    """
-
-    free: int
-    total: int
-
-
-@dataclass(frozen=True)
 class Sampling:
     """What the host is about to sample: one pass of one batch.
 
     Args:
-        sigmas: full schedule of the run's step count, descending, with or without the final 0.
-        pass_sigmas: what this pass will go through of it (img2img and hires begin later).
+        run: the part of the schedule that is sampled, and what a method must know of the sampler.
         latent: shape (images, channels, H, W).
         streams: most rows per image in one evaluation (2 with guidance, 1 without, more with AND).
         context: text tokens of the longest prompt.
+        guidance: scale of classifier-free guidance.
         hires: whether this is the second pass of hires fix.
         region: (N,) bool, tokens that the user's inpaint mask touches; None for the whole picture.
         loras: names of the LoRAs on the large model.
         notes: sentences for the user about what else acts on the model.
     """
 
-    sigmas: tuple[float, ...]
-    pass_sigmas: tuple[float, ...]
+    run: Run
     latent: tuple[int, int, int, int]
     streams: int
     context: int
+    guidance: float
     hires: bool
     region: Tensor | None
     loras: tuple[str, ...]
@@ -80,11 +69,7 @@ class SmallModel(Protocol):
 
     config: MMDiTConfig
 
-    def bytes(self) -> int:
-        """Memory of its weights."""
-        ...
-
-    def side(self) -> Side:
+    def model(self) -> Model:
         """How the engine calls it in the pass that is open."""
         ...
 
@@ -101,7 +86,7 @@ class LargeModel(Protocol):
     """The model whose picture is wanted: the host's own, or a file where the host cannot run it."""
 
     config: MMDiTConfig
-    side: Side
+    model: Model
     hosts_own: bool
     """whether the host draws with it by itself too"""
 
@@ -151,8 +136,19 @@ class Host(Protocol):
         """Architecture of the large model without loading anything; None when it cannot be known yet."""
         ...
 
-    def schedule(self, sampler: str, scheduler: str, steps: int) -> tuple[float, ...]:
-        """Noise levels of a run, for forecasts; the host's own schedule where a model is loaded.
+    def large_hash(self, settings: StitchSettings) -> str:
+        """Short hash of the large model's checkpoint, as far as the host knows it already; else ""."""
+        ...
+
+    def profiles(self) -> Path:
+        """The folder of profiles, in the host's data folder; it need not exist."""
+        ...
+
+    def run(self, sampler: str, scheduler: str, steps: int, strength: float = 1.0) -> Run:
+        """What a run would sample, for predictions; by the host's own schedule where a model is loaded.
+
+        Args:
+            strength: below 1 of an img2img run.
 
         Raises:
             SettingsError: when the host has no sampler, or no schedule, of that name.
@@ -160,7 +156,7 @@ class Host(Protocol):
         ...
 
     def context(self) -> int:
-        """Text tokens of a prompt, for forecasts: as many as in the last pass, else those of one chunk."""
+        """Text tokens of a prompt, for predictions: as many as in the last pass, else those of one chunk."""
         ...
 
     def second_device(self) -> torch.device:
@@ -172,7 +168,7 @@ class Host(Protocol):
         ...
 
     def memory(self, device: torch.device) -> Memory:
-        """Memory of a device."""
+        """Memory of a device, and what the host will make free there by itself."""
         ...
 
     def sampling(self, p: Any, x: Tensor, conditioning: Any) -> Sampling:
@@ -200,12 +196,8 @@ class Host(Protocol):
         """Where the small model computes."""
         ...
 
-    def small_budget(self, p: Any, file: CheckpointFile, settings: StitchSettings, sampling: Sampling) -> Budget:
+    def small_budget(self, p: Any, file: CheckpointFile, settings: StitchSettings, setup: Setup) -> Budget:
         """What loading and running it will take on its device."""
-        ...
-
-    def movable(self) -> int:
-        """Bytes on the device that the host will make free by itself when something else needs them."""
         ...
 
     def load_small(self, file: CheckpointFile, settings: StitchSettings) -> SmallModel:

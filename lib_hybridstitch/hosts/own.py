@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lib_hybridstitch.engine.evaluation import Side
+from lib_hybridstitch.engine.evaluation import Model
 from lib_hybridstitch.hosts.base import CheckpointFile
 from lib_hybridstitch.mmdit import checkpoint
 
@@ -31,15 +31,10 @@ class OwnModel:
         self.config = self.network.config
         self._device, self._dtype, self._home = device, dtype, home
 
-    def bytes(self) -> int:
-        """Memory of its weights."""
-        tensors = [*self.network.parameters(), *self.network.buffers()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-    def side(self) -> Side:
+    def model(self, guided_by_layers: bool = False) -> Model:
         """Bring it to its device and return how the engine calls it."""
         self.network.to(self._device)
-        return Side(self.network, dtype=self._dtype, device=self._device)
+        return Model(self.network, None, self._dtype, self._device, guided_by_layers=guided_by_layers)
 
     def rest(self) -> None:
         """Go back to where it waits between passes."""

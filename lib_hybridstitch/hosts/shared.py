@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 
 from lib_hybridstitch.errors import CheckpointError, SettingsError, StitchError, quoted
-from lib_hybridstitch.hosts.base import CheckpointFile, Memory, Sampling
+from lib_hybridstitch.hosts.base import CheckpointFile, Sampling
+from lib_hybridstitch.plans.method import Run
+from lib_hybridstitch.plans.plan import run_sigmas
+from lib_hybridstitch.prediction.memory import Memory
+from lib_hybridstitch.settings import CURRENT, StitchSettings
 
 DEFAULT_SHIFT = 3.0
 """The shift that SD3's schedule is made with."""
 
 
 def assumed_schedule(steps: int) -> tuple[float, ...]:
-    """SD3's plain schedule of `steps` noise levels, for forecasts while no model is loaded; without the final 0."""
+    """SD3's plain schedule of `steps` noise levels, for predictions while no model is loaded; without the final 0."""
     levels = (1 - step / steps for step in range(steps))
     return tuple(DEFAULT_SHIFT * level / (1 + (DEFAULT_SHIFT - 1) * level) for level in levels)
 
@@ -83,18 +87,40 @@ class SharedHost:
         digest = hashes.sha256(str(file.path), f"checkpoint/{info.name if info else file.path.name}")
         return digest[:10] if digest else ""
 
+    def large_hash(self, settings: StitchSettings) -> str:
+        """Short hash of the large model's checkpoint, as far as the host knows it already; else ""."""
+        from modules import sd_models, shared
+
+        chosen = settings.large_checkpoint
+        info = sd_models.get_closet_checkpoint_match(shared.opts.sd_model_checkpoint if chosen == CURRENT else chosen)
+        return str(getattr(info, "shorthash", None) or "")
+
+    def profiles(self) -> Path:
+        """The folder of profiles, in the host's data folder; it need not exist."""
+        from modules import paths
+
+        return Path(paths.data_path) / "hybridstitch" / "profiles"
+
     # --- schedules ---------------------------------------------------------------------------------------------------
 
-    def schedule(self, sampler: str, scheduler: str, steps: int) -> tuple[float, ...]:
-        """The host's own schedule where a model is loaded and the sampler has one, else SD3's plain one.
+    def run(self, sampler: str, scheduler: str, steps: int, strength: float = 1.0) -> Run:
+        """What a run would sample: the host's own schedule where a model is loaded, else SD3's plain one.
 
         Raises:
             SettingsError: when the host has no sampler, or no schedule, of that name.
         """
-        from modules import sd_models, sd_samplers, sd_schedulers
+        from modules import sd_samplers, sd_schedulers
 
         _check_listed("sampler", sampler, sd_samplers.all_samplers_map)
         _check_listed("scheduler", scheduler, sd_schedulers.schedulers_map)
+        levels = run_sigmas(self._schedule(sampler, scheduler, steps))
+        if strength < 1:  # the hosts' arithmetic of img2img
+            levels = levels[max(len(levels) - int(min(strength, 0.999) * len(levels)) - 1, 0) :]
+        return Run(levels, ancestral=_adds_noise(sd_samplers.all_samplers_map[sampler]))
+
+    def _schedule(self, sampler: str, scheduler: str, steps: int) -> Sequence[float]:
+        from modules import sd_models, sd_samplers
+
         model = sd_models.model_data.sd_model
         if not hasattr(model, "sd_checkpoint_info"):  # there is nothing, or a placeholder, before the first load
             return assumed_schedule(steps)
@@ -112,7 +138,7 @@ class SharedHost:
         return _levels(made.get_sigmas(request, steps))
 
     def context(self) -> int:
-        """Text tokens of a prompt, for forecasts: as many as in the last pass, else those of one chunk."""
+        """Text tokens of a prompt, for predictions: as many as in the last pass, else those of one chunk."""
         return self._last_context or self.default_context
 
     def sampling(self, p: Any, x: Tensor, conditioning: Any) -> Sampling:
@@ -131,26 +157,29 @@ class SharedHost:
         shape = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
         self._last_context = _longest(conditioning, self.default_context)
         return Sampling(
-            sigmas=_levels(p.sampler.get_sigmas(p, p.steps)),
-            pass_sigmas=self._pass_sigmas(p, hires),
+            run=Run(self._sampled(p, hires), self._has_uncond(p, hires), _adds_noise(p.sampler.config)),
             latent=shape,
             streams=parts + self._has_uncond(p, hires),
             context=self._last_context,
+            guidance=self._guidance(p, hires),
             hires=hires,
             region=None if hires else _region(getattr(p, "nmask", None), shape),
             loras=self._loras(p),
             notes=self._notes(p),
         )
 
-    def _pass_sigmas(self, p: Any, hires: bool) -> tuple[float, ...]:
+    def _sampled(self, p: Any, hires: bool) -> tuple[float, ...]:
         """The part of the schedule that this pass goes through, by the host's own arithmetic."""
         from modules import sd_samplers_common
 
         if not hires and not hasattr(p, "init_latent"):
-            return _levels(p.sampler.get_sigmas(p, p.steps))
+            return run_sigmas(_levels(p.sampler.get_sigmas(p, p.steps)))
         wanted = (p.hr_second_pass_steps or p.steps) if hires else None
         steps, encoded = sd_samplers_common.setup_img2img_steps(p, wanted)
-        return _levels(p.sampler.get_sigmas(p, steps)[steps - encoded - 1 :])
+        return run_sigmas(_levels(p.sampler.get_sigmas(p, steps)[steps - encoded - 1 :]))
+
+    def _guidance(self, p: Any, hires: bool) -> float:
+        raise NotImplementedError
 
     def _has_uncond(self, p: Any, hires: bool) -> bool:
         raise NotImplementedError
@@ -250,6 +279,12 @@ def _check_listed(key: str, name: str, listed: Iterable[str]) -> None:
 
 def _levels(sigmas: Tensor) -> tuple[float, ...]:
     return tuple(float(sigma) for sigma in sigmas)
+
+
+def _adds_noise(sampler: Any) -> bool:
+    """Whether a sampler of the host's list adds fresh noise in every step."""
+    options = sampler.options
+    return bool(options.get("uses_ensd") or options.get("brownian_noise")) or sampler.name == "LCM"
 
 
 def _longest(conditioning: Any, default: int) -> int:

@@ -1,4 +1,4 @@
-"""One loaded model, kept between runs for as long as it is the one that is asked for."""
+"""The place of one loaded model, kept between runs for as long as it is the one that is asked for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Releasable(Protocol):
 Model = TypeVar("Model", bound=Releasable)
 
 
-class Shelf(Generic[Model]):
+class ModelSlot(Generic[Model]):
     """Keeps one model by a key. A release that is asked for while the model is in use happens when its run ends.
 
     Generations come one at a time, but the release button, an API call or a model change may come from any thread.
@@ -32,7 +32,7 @@ class Shelf(Generic[Model]):
         self._release_wanted = False
 
     def take(self, key: Hashable, load: Callable[[], Model]) -> Model:
-        """Return the model of `key`, loading it when another one, or none, lies here; it is in use from now on."""
+        """Return the model of `key`, loading it when another one, or none, is here; it is in use from now on."""
         with self._lock:
             if self._model is None or self._key != key:
                 self._drop()
@@ -45,7 +45,7 @@ class Shelf(Generic[Model]):
         with self._lock:
             return self._model is not None and self._key == key
 
-    def put_back(self) -> None:
+    def free(self) -> None:
         """The run that used the model is over."""
         with self._lock:
             self._in_use = False

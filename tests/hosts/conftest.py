@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from tests.standins import Host, Result
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "hybridstitch.py"
 HOSTS = ("a1111", "forge", "ersatz")
 SMALL = "sd3.5_medium"
-A1111_SMALL = "sd3_small"
 STEPS = 8
+ALL_LARGE = {"plan": "1L / hires 1L"}
+THREE_STAGES = "2 large, 3 masked at 30 %, 3 small"
+"""What the preset Paper, which `Web.on` takes, comes to in so many steps."""
+HIRES: dict[str, Any] = {"enable_hr": True, "denoising_strength": 0.6, "hr_scale": 1.5, "hr_cfg": 3.0}
 
 
 class Web:
@@ -35,14 +39,52 @@ class Web:
         """This load of the extension."""
         return self.host.module("modules.script_loading").loaded_scripts[str(SCRIPT)].EXTENSION
 
+    @property
+    def last_pass(self) -> dict[str, Any]:
+        """The only pass of the last run, in figures."""
+        [done] = self.extension.last_run["passes"]
+        return dict(done)
+
+    @property
+    def kept_small(self) -> Any:
+        """The small model that is kept between runs, or None."""
+        return self.extension.slot._model
+
     def off(self, **request: Any) -> Result:
         """Generate with the accordion unticked."""
         return self.host.generate(**{"steps": STEPS, **request})
 
     def on(self, stitch: dict[str, Any] | None = None, **request: Any) -> Result:
-        """Generate with it ticked; the preset is Paper, which uses everything, unless another is given."""
-        wanted = {"enabled": True, "small_checkpoint": self.small, "preset": "Paper", **(stitch or {})}
+        """Generate with it ticked; the preset is Paper, which has all three stages, unless another is given."""
+        return self.call({"small_checkpoint": self.small, "preset": "Paper", **(stitch or {})}, **request)
+
+    def call(self, stitch: dict[str, Any], **request: Any) -> Result:
+        """Generate with these settings and no others."""
+        wanted = {"enabled": True, **stitch}
         return self.host.generate(alwayson={"HybridStitch": [wanted]}, **{"steps": STEPS, **request})
+
+    @contextmanager
+    def counted(self) -> Iterator[dict[str, int]]:
+        """How often each network begins a pass, by any way into it: its first module is called in every one."""
+        counts = {"large": 0, "small": 0}
+
+        def hook(name: str) -> Callable[..., None]:
+            return lambda *_: counts.update({name: counts[name] + 1})
+
+        found = {"large": self.host.load(), "small": self.small_network()}
+        handles = [
+            network.x_embedder.register_forward_pre_hook(hook(name)) for name, network in found.items() if network
+        ]
+        try:
+            yield counts
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def small_network(self) -> Any:
+        """The transformer of the small model that is kept, or None."""
+        small = self.kept_small
+        return getattr(small, "network", None) or (small and small.patcher.model.diffusion_model)
 
 
 def make(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, **options: Any) -> Host:
@@ -52,25 +94,24 @@ def make(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, **options: An
     return standins.forge.install(monkeypatch, folder, like=name, **options)
 
 
+@pytest.fixture(scope="module", params=HOSTS)
+def web(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """The extension in every stand-in, one for a whole file: its tests leave it as they found it."""
+    with pytest.MonkeyPatch.context() as patches:
+        yield Web(make(patches, tmp_path_factory.mktemp(request.param), request.param))
+
+
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Host]:
-    """Install a stand-in without the extension: name and options → host."""
+    """Install a stand-in for one test, without the extension: name and options → host."""
     return lambda name, **options: make(monkeypatch, tmp_path, name, **options)
 
 
 @pytest.fixture(params=HOSTS)
-def web(request: pytest.FixtureRequest, install: Callable[..., Host]) -> Web:
-    """The extension in every stand-in."""
+def fresh(request: pytest.FixtureRequest, install: Callable[..., Host]) -> Web:
+    """The extension in every stand-in, for one test that does not leave it as it was."""
     return Web(install(request.param))
 
 
-@pytest.fixture(params=("forge", "ersatz"))
-def forge(request: pytest.FixtureRequest, install: Callable[..., Host]) -> Web:
-    """The extension in the Forge family."""
-    return Web(install(request.param))
-
-
-@pytest.fixture
-def a1111(install: Callable[..., Host]) -> Web:
-    """The extension in A1111."""
-    return Web(install("a1111"))
+in_a1111 = pytest.mark.parametrize("web", ["a1111"], indirect=True)
+in_forges = pytest.mark.parametrize("web", ["forge", "ersatz"], indirect=True)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
 import torch
 
 from lib_hybridstitch.hosts import own
-from lib_hybridstitch.webui.api import plan
-from tests.hosts.conftest import STEPS, Web
+from tests.hosts.conftest import ALL_LARGE, HIRES, STEPS, THREE_STAGES, Web, in_forges
 from tests.networks import LARGE, MEDIUM, random_network
 from tests.standins import Host, write_checkpoint
 
-ALL_LARGE = {"switch_step": 150, "handoff_step": 0}
+Beside = Callable[[Callable[[Any], None]], Web]
 OTHER_EXTENSION = """
 from modules import scripts, shared
 
@@ -34,22 +32,24 @@ class Other(scripts.Script):
 """
 
 
-@pytest.fixture(params=["before us", "after us"])
-def beside(request: pytest.FixtureRequest, forge: Web, tmp_path: Path) -> Callable[[Callable[[Any], None]], Web]:
+@pytest.fixture(params=["forge, before us", "forge, after us", "ersatz, after us"])
+def beside(request: pytest.FixtureRequest, install: Callable[..., Host], tmp_path: Path) -> Beside:
     """Forge with another extension that changes the patcher, before or after HybridStitch does."""
+    name, when = request.param.split(", ")
 
     def load(change: Callable[[Any], None]) -> Web:
-        host = forge.host
+        host = install(name)
+        web = Web(host)
         folder = tmp_path / "other" / "scripts"
         folder.mkdir(parents=True)
         (folder / "other.py").write_text(OTHER_EXTENSION)
         host.shared.other = change
-        if request.param == "before us":
+        if when == "before us":
             host.scripts.script_files.insert(0, folder / "other.py")
             host.reload_ui()
         else:
             host.load_script(folder / "other.py")
-        return forge
+        return web
 
     return load
 
@@ -68,7 +68,7 @@ class FakeControlNet:
         return [residual.expand(x.shape[0], -1, -1)] * LARGE.depth
 
 
-def test_controlnet_residuals_reach_the_large_model(beside: Any) -> None:
+def test_controlnet_residuals_reach_the_large_model(beside: Beside) -> None:
     web = beside(lambda unet: unet.add_patched_controlnet(FakeControlNet()))
     off = web.off()
     large, stitched = web.on(ALL_LARGE), web.on()
@@ -92,17 +92,17 @@ def skip_layer_guidance(unet: Any) -> None:
     unet.set_model_sampler_post_cfg_function(post_cfg)
 
 
-def test_skip_layer_guidance_is_a_stream_of_its_own(beside: Any) -> None:
+def test_skip_layer_guidance_is_a_stream_of_its_own(beside: Beside) -> None:
     web = beside(skip_layer_guidance)
     off = web.off()
     assert len(off.calls) == 2 * STEPS
     assert torch.equal(web.on(ALL_LARGE).latents, off.latents)
     stitched = web.on()
     assert "HybridStitch stopped" not in stitched.infotext
-    assert stitched.infotext["HybridStitch"] == "2 large, 3 hybrid (1 full, mask 30 %), 3 small"
+    assert stitched.infotext["HybridStitch"] == THREE_STAGES
 
 
-def test_another_wrapper_is_kept_in_force_and_told(beside: Any) -> None:
+def test_another_wrapper_is_kept_in_force_and_told(beside: Beside) -> None:
     seen: list[Any] = []
 
     def wrap(unet: Any) -> None:
@@ -124,19 +124,15 @@ def test_another_wrapper_is_kept_in_force_and_told(beside: Any) -> None:
     assert torch.equal(large.latents, off.latents)
 
 
-def test_a_wrapper_that_drops_ours_is_noticed(forge: Web, tmp_path: Path) -> None:
-    folder = tmp_path / "other" / "scripts"
-    folder.mkdir(parents=True)
-    (folder / "other.py").write_text(OTHER_EXTENSION)
-
+@pytest.mark.parametrize("beside", ["forge, after us", "ersatz, after us"], indirect=True)
+def test_a_wrapper_that_drops_ours_is_noticed(beside: Beside) -> None:
     def rude(unet: Any) -> None:
         unet.set_model_unet_function_wrapper(lambda apply, a: apply(a["input"], a["timestep"], **a["c"]))
 
-    forge.host.shared.other = rude
-    forge.host.load_script(folder / "other.py")
-    result = forge.on()
+    web = beside(rude)
+    result = web.on()
     assert "another extension took its place" in result.infotext["HybridStitch stopped"]
-    assert torch.equal(result.latents, forge.off().latents)
+    assert torch.equal(result.latents, web.off().latents)
 
 
 def test_a_replaced_forward_pass_is_told(web: Web) -> None:
@@ -162,10 +158,11 @@ def test_loras_of_the_large_model_are_named(web: Web) -> None:
     off = web.off(prompt=prompt)
     large = web.on(ALL_LARGE, prompt=prompt)
     assert torch.equal(large.latents, off.latents)
-    alone = web.on({"preset": "Balanced"}, prompt=prompt)
+    alone = web.on({"method": "Step cache"}, prompt=prompt)
     assert not any("LoRA" in comment for comment in alone.comments), "no small model, nothing lost"
     stitched = web.on(prompt=prompt)
     assert any("LoRA watercolour acts on the large model only" in comment for comment in stitched.comments)
+    assert "watercolour" not in str({key: value for key, value in stitched.infotext.items() if "Hybrid" in key})
     assert not any("LoRA" in comment for comment in web.on(prompt="a frog").comments)
 
 
@@ -174,53 +171,56 @@ def test_inpainting_leaves_tokens_outside_the_mask_to_the_cheap_model(web: Web) 
     mask[32:64, 32:64] = 1  # 4 × 4 latent pixels, 2 × 2 tokens
     result = web.on({"mask_ratio": 0.5}, kind="img2img", mask=mask, denoising_strength=0.99)
     assert "HybridStitch stopped" not in result.infotext
-    masks = [step["mask"][0] for step in web.extension.last_run["passes"][0]["steps"] if step["mask"]]
+    masks = [step["mask"][0] for step in web.last_pass["steps"] if step["mask"]]
     assert masks
-    width = web.extension.last_run["passes"][0]["grid"][1]
+    width = web.last_pass["grid"][1]
     inside = {row * width + column for row in (2, 3) for column in (2, 3)}
     assert all(set(mask) <= inside for mask in masks)
 
 
-def test_forges_memory_manager_knows_the_small_model_and_the_cache(forge: Web) -> None:
-    device = forge.host.module("backend.memory_management").standin
-    forge.on()
-    small = forge.extension.shelf.take(forge.extension.shelf._key, lambda: None)
-    forge.extension.shelf.put_back()
+@in_forges
+def test_forges_memory_manager_knows_the_small_model_and_the_cache(web: Web) -> None:
+    device = web.host.module("backend.memory_management").standin
+    web.on()
     models, _, reserved = device.loads[-1]
-    assert small.patcher in models
-    cache = forge.extension.last_run["passes"][0]["cache_bytes"]
+    assert web.kept_small.patcher in models
+    cache = web.last_pass["cache_bytes"]
     assert reserved >= cache > 0
 
 
-def test_parked_models_leave_the_device_after_each_run(forge: Web) -> None:
-    manager = forge.host.module("backend.memory_management")
-    keep = forge.on()
+@in_forges
+def test_parked_models_leave_the_device_after_each_run(web: Web) -> None:
+    manager = web.host.module("backend.memory_management")
+    keep = web.on()
     kept = len(manager.current_loaded_models)
-    park = forge.on({"small_device": "park"})
+    park = web.on({"small_device": "park"})
     assert torch.equal(park.latents, keep.latents)
     assert len(manager.current_loaded_models) < kept + 1
     names = [loaded.model for loaded in manager.current_loaded_models]
-    small = forge.extension.shelf._model.patcher
-    assert small not in names
+    assert web.kept_small.patcher not in names
 
 
 @pytest.mark.parametrize("device", ["park", "second"])
-def test_where_the_small_model_stays_does_not_change_the_picture(web: Web, device: str) -> None:
+def test_where_the_small_model_stays_does_not_change_the_picture(
+    web: Web, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keep = web.on()
-    web.host.shared.cmd_opts.hybridstitch_second_device = "cpu"
+    monkeypatch.setattr(web.host.shared.cmd_opts, "hybridstitch_second_device", "cpu", raising=False)
     moved = web.on({"small_device": device})
     assert "HybridStitch stopped" not in moved.infotext
     assert torch.equal(moved.latents, keep.latents)
 
 
 def test_hires_passes_are_chosen(web: Web) -> None:
-    way = {"enable_hr": True, "denoising_strength": 0.6, "hr_scale": 1.5, "hr_cfg": 3.0}
     happened = {
-        choice: web.on({"hires": choice}, **way).infotext["HybridStitch"] for choice in ("first", "second", "both")
+        choice: web.on({"hires": choice}, **HIRES).infotext["HybridStitch"] for choice in ("first", "second", "both")
     }
     assert "hires" not in happened["first"]
     assert happened["second"].startswith("hires")
     assert happened["both"] == f"{happened['first']}; {happened['second']}"
+
+
+# SD3.5 on A1111
 
 
 def sd35_on_a1111(install: Callable[..., Host], large: str) -> Web:
@@ -247,7 +247,7 @@ def test_sd35_large_runs_on_a1111_through_our_network(install: Callable[..., Hos
     torch.testing.assert_close(ours.latents, expected.latents, rtol=1e-5, atol=1e-5)
     stitched = web.on({"large_checkpoint": "sd3.5_large"})
     assert "HybridStitch stopped" not in stitched.infotext
-    assert stitched.infotext["HybridStitch"] == "2 large, 3 hybrid (1 full, mask 30 %), 3 small"
+    assert stitched.infotext["HybridStitch"] == THREE_STAGES
 
 
 def test_a_current_sd35_checkpoint_on_a1111_gets_the_right_network_by_itself(install: Callable[..., Host]) -> None:
@@ -299,82 +299,9 @@ def test_a_refiner_ends_the_stitching_and_is_told(web: Web) -> None:
     assert torch.equal(web.off(**way).latents, off.latents)
 
 
-def test_a_run_is_kept_by_the_hosts_task_with_what_was_foreseen(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    progress = web.host.module("modules.progress")
-    assert web.extension.host.task() == ""
-    for task in ("task(one)", "task(two)"):
-        monkeypatch.setattr(progress, "current_task", task)
-        assert web.extension.host.task() == task
-        web.on(prompt="a secret garden")
-    one, two = (web.extension.run_of(task) for task in ("task(one)", "task(two)"))
-    assert one["task"] == "task(one)"
-    assert two == web.extension.last_run
-    assert web.extension.run_of("task(three)") is None
-    [done] = two["passes"]
-    assert done["forecast"] > 0
-    assert [step["mask"] is None for step in done["steps"]].count(False) > 0, "masks are recorded by default"
-    assert "secret" not in str(two), "no prompts"
-
-
-def test_what_is_foreseen_in_a_run_is_the_plans_cost(web: Web) -> None:
-    """Where the large model does everything, nothing is gained; Paper's plan ends on the small model."""
-    web.on(ALL_LARGE)
-    [all_large] = web.extension.last_run["passes"]
-    web.on()
-    [paper] = web.extension.last_run["passes"]
-    assert all_large["forecast"] == pytest.approx(1)
-    assert paper["forecast"] != pytest.approx(1)
-
-
-def test_after_a_run_the_pages_forecast_counts_the_text_that_there_was(web: Web) -> None:
-    size = {"width": 128, "height": 128}
-    request = {"steps": STEPS, "cfg_scale": 3.0, "sampler": "Euler", "scheduler": "Simple", **size}
-    settings = {"enabled": True, "preset": "Paper", "small_checkpoint": web.small}
-    web.host.load()
-    before = plan(web.extension, {**request, "settings": settings})
-    web.on(prompt=" ".join(["word"] * 15))
-    web.extension.paces.clear()
-    after = plan(web.extension, {**request, "settings": settings})
-    [done] = web.extension.last_run["passes"]
-    assert after["speedup"] == pytest.approx(done["forecast"])
-    assert after["speedup"] != pytest.approx(before["speedup"])
-
-
-def test_after_a_run_the_forecast_rests_on_its_times(web: Web) -> None:
-    request = {"steps": STEPS, "width": 128, "height": 128, "cfg_scale": 3.0, "sampler": "Euler", "scheduler": "Simple"}
-    request["settings"] = {"enabled": True, "preset": "Paper", "small_checkpoint": web.small}
-    web.host.load()
-    assert plan(web.extension, request)["measured"] is False
-    web.on()
-    [done] = web.extension.last_run["passes"]
-    told = plan(web.extension, request)
-    assert told["measured"] is True and told["summary"].endswith("by measured times")
-    times = {stage: [step["ms"] for step in done["steps"] if step["stage"] == stage] for stage in ("large", "small")}
-    large, small = (median(times[stage]) for stage in ("large", "small"))
-    hybrid = [step["ms"] for step in done["steps"] if step["stage"] == "hybrid"]
-    total = len(times["large"]) * large + hybrid[0] + (len(hybrid) - 1) * median(hybrid[1:])
-    assert told["speedup"] == pytest.approx(STEPS * large / (total + len(times["small"]) * small))
-    assert plan(web.extension, {**request, "width": 256})["measured"] is False
-    web.host.callbacks.model_loaded_callback(web.host.sd_model)
-    assert plan(web.extension, request)["measured"] is False
-
-
-def test_held_guidance_spares_the_empty_prompts_rows(web: Web) -> None:
-    plain = web.on({"preset": "Quality", "full_share": 1.0}, cfg_scale=3.0)
-    held = web.on({"preset": "Quality", "full_share": 1.0, "hold_guidance": 5}, cfg_scale=3.0)
-    [done] = web.extension.last_run["passes"]
-    spared = [(step["rows"], step["rows_held"], step["tokens_large"] / step["tokens"]) for step in done["steps"]]
-    assert spared == [(2, 0, 1.0)] * 5 + [(2, 1, 0.5)] * (STEPS - 5)
-    assert done["happened"] == f"{STEPS} hybrid ({STEPS} full, {STEPS - 5} of them with guidance held, without mask)"
-    assert held.infotext["HybridStitch hold guidance"] == "5"
-    assert not torch.equal(held.latents, plain.latents) and bool(torch.isfinite(held.latents).all())
-    unguided = [web.on({"preset": "Quality", "full_share": 1.0, "hold_guidance": at}, cfg_scale=1.0) for at in (0, 5)]
-    assert torch.allclose(unguided[0].latents, unguided[1].latents, atol=1e-5)
-
-
 def test_a_run_tells_whether_the_host_draws_with_the_large_model_by_itself(web: Web) -> None:
     web.on()
-    assert web.extension.last_run["passes"][0]["hosts_own"] is True
+    assert web.last_pass["hosts_own"] is True
     if web.host.name == "a1111":
         web.on({"large_checkpoint": "sd3.5_large", "small_checkpoint": "sd3.5_medium"})
-        assert web.extension.last_run["passes"][0]["hosts_own"] is False
+        assert web.last_pass["hosts_own"] is False

@@ -14,7 +14,7 @@ from lib_hybridstitch.engine import stitcher
 from lib_hybridstitch.hosts import forge_loader
 from lib_hybridstitch.hosts.forge import OURS, WRAPPER
 from lib_hybridstitch.mmdit import kv_cache
-from tests.hosts.conftest import SCRIPT, Web
+from tests.hosts.conftest import HOSTS, SCRIPT, Web, in_forges
 
 
 def trace(web: Web) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def test_caches_are_gone_when_sampling_ends(web: Web, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr(kv_cache.KVCache, "__init__", noted)
         result = web.on()
-    assert "hybrid" in result.infotext["HybridStitch"]
+    assert "masked" in result.infotext["HybridStitch"]
     gc.collect()
     assert held
     assert all(cache() is None or cache().bytes() == 0 for cache in held)
@@ -144,16 +144,18 @@ def test_a_patch_left_behind_is_healed_at_the_next_generation(web: Web, clean: d
     assert torch.equal(web.off().latents, before.latents)
 
 
-def test_the_small_model_is_loaded_once_and_released_when_asked(forge: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_forges
+def test_the_small_model_is_loaded_once_and_released_when_asked(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    web.extension.release()
     loads: list[Any] = []
     original = forge_loader.load
     monkeypatch.setattr(forge_loader, "load", lambda file: loads.append(file) or original(file))
     for _ in range(3):
-        forge.on(n_iter=2)
+        web.on(n_iter=2)
     assert len(loads) == 1
-    assert forge.extension.release()
-    assert not forge.extension.release()
-    forge.on()
+    assert web.extension.release()
+    assert not web.extension.release()
+    web.on()
     assert len(loads) == 2
 
 
@@ -166,11 +168,18 @@ def test_models_go_when_the_checkpoint_changes_and_when_the_host_unloads(web: We
     assert not web.extension.release(), "unloading released it"
 
 
-def test_the_host_gets_its_unload_function_back(web: Web) -> None:
-    ours = web.host.sd_models.unload_model_weights
-    web.host.callbacks.script_unloaded_callback()
-    assert web.host.sd_models.unload_model_weights is not ours
-    assert web.host.sd_models.unload_model_weights.__module__.startswith("modules.")
+def test_the_host_gets_its_unload_function_back(fresh: Web) -> None:
+    ours = fresh.host.sd_models.unload_model_weights
+    fresh.host.callbacks.script_unloaded_callback()
+    assert fresh.host.sd_models.unload_model_weights is not ours
+    assert fresh.host.sd_models.unload_model_weights.__module__.startswith("modules.")
+
+
+def test_off_is_the_picture_of_a_host_without_the_extension(install: Any) -> None:
+    for name in HOSTS:
+        host = install(name)
+        plain = host.generate(steps=6, batch_size=2)
+        assert torch.equal(Web(host).off(steps=6, batch_size=2).latents, plain.latents), name
 
 
 OTHER_EXTENSION = """
@@ -188,9 +197,9 @@ class Other(scripts.Script):
 """
 
 
-def test_another_generation_in_between_does_not_disturb(web: Web, tmp_path: Path) -> None:
+def test_another_generation_in_between_does_not_disturb(fresh: Web, tmp_path: Path) -> None:
     """As ADetailer does: a generation of its own, HybridStitch on, inside postprocess_image of another one."""
-    plain = web.on(n_iter=2)
+    plain = fresh.on(n_iter=2)
     file = tmp_path / "other" / "scripts" / "other.py"
     file.parent.mkdir(parents=True)
     file.write_text(OTHER_EXTENSION)
@@ -198,11 +207,11 @@ def test_another_generation_in_between_does_not_disturb(web: Web, tmp_path: Path
 
     def between(p: Any) -> None:
         if p.prompt != "inner":
-            inner.append(web.on({"preset": "Fast"}, prompt="inner", steps=4))
+            inner.append(fresh.on({"preset": "Fast"}, prompt="inner", steps=4))
 
-    web.host.shared.between = between
-    web.host.load_script(file)
-    disturbed = web.on(n_iter=2)
+    fresh.host.shared.between = between
+    fresh.host.load_script(file)
+    disturbed = fresh.on(n_iter=2)
     assert [result.infotext["HybridStitch preset"] for result in inner] == ["Fast", "Fast"]
     assert disturbed.swallowed == []
     assert disturbed.infotext["HybridStitch"] == plain.infotext["HybridStitch"]

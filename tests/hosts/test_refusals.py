@@ -11,9 +11,9 @@ import torch
 
 from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.errors import SettingsError
-from lib_hybridstitch.hosts.base import Memory
+from lib_hybridstitch.prediction.memory import Memory
 from lib_hybridstitch.settings import specs
-from tests.hosts.conftest import Web
+from tests.hosts.conftest import Web, in_a1111, in_forges
 from tests.networks import LARGE, MEDIUM
 from tests.standins import Result, write_checkpoint
 
@@ -34,6 +34,8 @@ def reason(web: Web, result: Result) -> str:
     ("stitch", "parts"),
     [
         ({"small_checkpoint": ""}, ["needs a small model", "choose a small checkpoint"]),
+        ({"small_checkpoint": "", "method": "T-Stitch"}, ["needs a small model"]),
+        ({"plan": "8L M30 Q"}, ["plan has 'Q'", "must be steps such as"]),
         ({"small_checkpoint": "nothing"}, ["nothing", "not in the WebUI's list"]),
         ({"small_checkpoint": "sd3.5_medi"}, ["sd3.5_medi", "did you mean sd3.5_medium?"]),
         ({"smal_checkpoint": "x"}, ["'smal_checkpoint'", "did you mean small_checkpoint?"]),
@@ -69,12 +71,14 @@ def test_a_damaged_file(web: Web) -> None:
 def test_a_file_of_the_list_that_is_none_any_more(web: Web, become: str) -> None:
     """Gone since the list was read: a sentence and no trace, and a pipe in its place is not waited for."""
     folder = web.host.module("modules.sd_checkpoints").folder[0]
-    path = write_checkpoint(folder / "passing.safetensors", MEDIUM)
+    name = f"passing {become}"
+    path = write_checkpoint(folder / f"{name}.safetensors", MEDIUM)
     web.host.sd_models.list_models()
     path.unlink()
     {"nothing": lambda: None, "a folder": path.mkdir, "a pipe": lambda: os.mkfifo(path)}[become]()
-    said = reason(web, web.on({"small_checkpoint": "passing"}))
-    assert said == "passing: is in the WebUI's list of checkpoints but no file any more, refresh the list."
+    said = reason(web, web.on({"small_checkpoint": name}))
+    path.rmdir() if become == "a folder" else path.unlink(missing_ok=True)
+    assert said == f"{name}: is in the WebUI's list of checkpoints but no file any more, refresh the list."
 
 
 def test_a_damaged_name_or_a_long_one_is_one_line(web: Web) -> None:
@@ -82,34 +86,37 @@ def test_a_damaged_name_or_a_long_one_is_one_line(web: Web) -> None:
     assert len(reason(web, web.on({"small_checkpoint": "x" * 100_000}))) < 200
 
 
-def test_a_forecast_for_a_sampler_or_schedule_that_is_not_there(web: Web) -> None:
+def test_a_prediction_for_a_sampler_or_schedule_that_is_not_there(web: Web) -> None:
     host = web.extension.host
-    assert len(host.schedule("Euler", "Simple", 4)) >= 4
+    assert host.run("Euler", "Simple", 4).steps == 4
+    assert [host.run(name, "Simple", 4).ancestral for name in ("Euler", "Euler a")] == [False, True]
     with pytest.raises(SettingsError, match=r"^sampler is 'Eular', but must be one of .*Euler"):
-        host.schedule("Eular", "Simple", 4)
+        host.run("Eular", "Simple", 4)
     with pytest.raises(SettingsError, match=r"^scheduler is 'Simpel', but must be one of .*Simple"):
-        host.schedule("Euler", "Simpel", 4)
+        host.run("Euler", "Simpel", 4)
 
 
 def test_too_little_memory_is_noticed_before_anything_is_loaded(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    web.extension.release()
     host = web.extension.host
     monkeypatch.setattr(type(host), "memory", lambda self, device: Memory(1000, 1000))
-    monkeypatch.setattr(type(host), "movable", lambda self: 0)
     said = reason(web, web.on())
     assert "small model" in said
     assert "free" in said
     assert not web.extension.release(), "nothing was loaded"
 
 
-def test_timestep_samplers_are_left_alone(a1111: Web) -> None:
-    off = a1111.off(sampler_name="DDIM")
-    result = a1111.on(sampler_name="DDIM")
+@in_a1111
+def test_timestep_samplers_are_left_alone(web: Web) -> None:
+    off = web.off(sampler_name="DDIM")
+    result = web.on(sampler_name="DDIM")
     assert "DDIM" in result.infotext["HybridStitch stopped"]
     assert torch.equal(result.latents, off.latents)
 
 
-def test_another_large_checkpoint_is_refused_where_the_host_can_load_it_itself(forge: Web) -> None:
-    said = reason(forge, forge.on({"large_checkpoint": "sd3.5_large"}))
+@in_forges
+def test_another_large_checkpoint_is_refused_where_the_host_can_load_it_itself(web: Web) -> None:
+    said = reason(web, web.on({"large_checkpoint": "sd3.5_large"}))
     assert "leave large_checkpoint at current" in said
 
 
@@ -120,8 +127,8 @@ def test_off_says_nothing(web: Web) -> None:
 
 
 def test_a_wrong_position_of_a_ticked_panel_is_named(web: Web) -> None:
-    values = [True, "sd3.5_medium", "current", "Paper", "HybridStitch", 1.5]
-    result = web.host.generate(alwayson={"HybridStitch": values}, steps=8)
+    wrong = {"enabled": True, "small_checkpoint": web.small, "switch_step": 1.5}
+    result = web.host.generate(alwayson={"HybridStitch": [wrong.get(name) for name in specs()]}, steps=8)
     assert "switch_step is 1.5" in result.infotext["HybridStitch stopped"]
 
 
@@ -152,11 +159,11 @@ def test_the_cells_of_a_grid_record_their_own_settings_only(web: Web) -> None:
     def cell(**changes: Any) -> Any:
         made = copy.copy(p)
         made.hybridstitch_xyz = changes
-        ticked = {"HybridStitch": [{"small_checkpoint": web.small, "preset": "Balanced"}]}
+        ticked = {"HybridStitch": [{"enabled": True, "small_checkpoint": web.small}]}
         return web.host.run(made, web.host.script_args("txt2img", ticked)).infotext
 
-    plain, aimed = cell(), cell(target_speedup=1.3)
-    assert "HybridStitch aimed at" in aimed and aimed["HybridStitch preset"] == "Custom"
+    plain, target = cell(), cell(target_speedup=1.3)
+    assert target["HybridStitch target speedup"] == "1.3" and target["HybridStitch plan"] != plain["HybridStitch plan"]
     assert cell(mask_ratio=0.25)["HybridStitch mask ratio"] == "0.25"
     assert cell() == plain
     assert not [key for key in cell(enabled=False) if key.startswith("HybridStitch")]
@@ -167,14 +174,6 @@ def test_the_settings_pages_small_checkpoint_is_used_when_none_is_chosen(web: We
     unnamed = web.on({"small_checkpoint": ""}, settings={"hybridstitch_small_checkpoint": web.small})
     assert torch.equal(unnamed.latents, named.latents)
     assert unnamed.infotext["HybridStitch small checkpoint"] == web.small
-
-
-def test_infotext_restores_the_run(web: Web) -> None:
-    from lib_hybridstitch.settings import StitchSettings
-
-    result = web.on({"mask_ratio": 0.4, "kv_cache": "fp8"})
-    again = StitchSettings.from_infotext(result.infotext).to_dict()
-    assert torch.equal(web.on({**again, "enabled": True}).latents, result.latents)
 
 
 @pytest.mark.parametrize("fault", ["before", "during"])
@@ -189,16 +188,10 @@ def test_the_log_is_told_once(
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
 
 
-def test_a_small_checkpoint_that_had_no_part_is_not_recorded(web: Web) -> None:
-    result = web.on({"preset": "Balanced"})
-    assert "HybridStitch small checkpoint" not in result.infotext
-    assert result.infotext["HybridStitch"] == "8 hybrid (5 full, 2 of them with guidance held, without mask)"
-    assert web.on().infotext["HybridStitch small checkpoint"] == web.small
-
-
-def test_where_the_webui_divides_by_zero_the_user_is_told_what_to_choose(forge: Web) -> None:
-    result = forge.on({"preset": "Balanced"}, scheduler="Automatic")
+@in_forges
+def test_where_the_webui_divides_by_zero_the_user_is_told_what_to_choose(web: Web) -> None:
+    result = web.on(scheduler="Automatic")
     said = str(result.infotext["HybridStitch stopped"])
     assert said.startswith("the stitched velocity at sigma 0.000 is not finite; ")
     assert "choose another schedule type, such as Simple" in said
-    assert "choose another schedule type" not in str(forge.on({"preset": "Balanced"}, scheduler="Simple").infotext)
+    assert "choose another schedule type" not in str(web.on(scheduler="Simple").infotext)

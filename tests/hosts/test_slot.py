@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib_hybridstitch.hosts.slot import Shelf
+from lib_hybridstitch.hosts.slot import ModelSlot
 
 
 class Model:
@@ -19,42 +19,42 @@ class Model:
 
 
 def test_same_key_loads_once_and_another_key_replaces() -> None:
-    shelf: Shelf[Model] = Shelf()
-    first = shelf.take("a", Model)
-    shelf.put_back()
-    assert shelf.take("a", Model) is first
-    shelf.put_back()
-    second = shelf.take("b", Model)
+    slot: ModelSlot[Model] = ModelSlot()
+    first = slot.take("a", Model)
+    slot.free()
+    assert slot.take("a", Model) is first
+    slot.free()
+    second = slot.take("b", Model)
     assert second is not first
     assert (first.released, second.released) == (1, 0)
-    assert shelf.holds("b")
-    assert not shelf.holds("a")
+    assert slot.holds("b")
+    assert not slot.holds("a")
 
 
 def test_release_waits_for_the_run_that_uses_the_model() -> None:
-    shelf: Shelf[Model] = Shelf()
-    model = shelf.take("a", Model)
-    assert shelf.release()
+    slot: ModelSlot[Model] = ModelSlot()
+    model = slot.take("a", Model)
+    assert slot.release()
     assert model.released == 0
-    shelf.put_back()
+    slot.free()
     assert model.released == 1
-    assert not shelf.release(), "nothing is left"
+    assert not slot.release(), "nothing is left"
 
 
 def test_release_between_runs_is_immediate() -> None:
-    shelf: Shelf[Model] = Shelf()
-    model = shelf.take("a", Model)
-    shelf.put_back()
-    assert shelf.release()
+    slot: ModelSlot[Model] = ModelSlot()
+    model = slot.take("a", Model)
+    slot.free()
+    assert slot.release()
     assert model.released == 1
 
 
-def test_a_wish_for_release_does_not_outlive_its_model() -> None:
-    shelf: Shelf[Model] = Shelf()
-    shelf.take("a", Model)
-    shelf.release()
-    other = shelf.take("b", Model)
-    shelf.put_back()
+def test_a_release_that_was_asked_for_is_forgotten_with_its_model() -> None:
+    slot: ModelSlot[Model] = ModelSlot()
+    slot.take("a", Model)
+    slot.release()
+    other = slot.take("b", Model)
+    slot.free()
     assert other.released == 0
 
 
@@ -68,12 +68,12 @@ class Stubborn(Model):
 
 
 def test_a_model_that_cannot_be_released_is_not_kept_and_stands_in_nobodys_way() -> None:
-    shelf: Shelf[Model] = Shelf()
-    stubborn = shelf.take("a", Stubborn)
-    assert shelf.release()
+    slot: ModelSlot[Model] = ModelSlot()
+    stubborn = slot.take("a", Stubborn)
+    assert slot.release()
     with pytest.raises(RuntimeError, match="driver"):
-        shelf.put_back()
-    other = shelf.take("a", Model)
-    shelf.put_back()
+        slot.free()
+    other = slot.take("a", Model)
+    slot.free()
     assert other is not stubborn and stubborn.released == 1
-    assert shelf.holds("a") and other.released == 0, "the old wish for a release is forgotten"
+    assert slot.holds("a") and other.released == 0, "the release that was asked for before is forgotten"

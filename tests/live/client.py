@@ -73,10 +73,10 @@ class Result:
         return self.keys.get(STOPPED, "")
 
     def steps(self) -> dict[str, int]:
-        """Evaluations per stage, over all passes, by HybridStitch's own account."""
+        """Evaluations per kind of step, over all passes, by HybridStitch's own account."""
         counted: dict[str, int] = {}
-        for count, stage in re.findall(r"(\d+) (large|hybrid|small)", self.happened):
-            counted[stage] = counted.get(stage, 0) + int(count)
+        for count, kind in re.findall(r"(\d+) ([A-Za-z][A-Za-z ]*?)(?= at |,|;|$)", self.happened):
+            counted[kind] = counted.get(kind, 0) + int(count)
         return counted
 
     @property
@@ -175,8 +175,8 @@ class WebUI:
         return {"enabled": True, **models, **changes}
 
     def all_large(self) -> dict[str, Any]:
-        """A plan that never leaves its first stage."""
-        return self.settings(switch_step=150)
+        """A plan of large steps alone, in every pass."""
+        return self.settings(plan="1L / hires 1L")
 
     def generate(self, args: Settings | list[Any] | None = None, kind: str = "txt2img", **changes: Any) -> Result:
         """Make pictures.

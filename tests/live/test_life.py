@@ -30,7 +30,7 @@ def _stopped_by(webui: WebUI, route: str, step: int, **changes: Any) -> Result:
         return running.result()
 
 
-@pytest.mark.parametrize("step", [3, 60, 110], ids=["in the large stage", "in the hybrid stage", "in the small stage"])
+@pytest.mark.parametrize("step", [3, 60, 110], ids=["among large steps", "among masked ones", "among small ones"])
 def test_interrupt(webui: WebUI, step: int) -> None:
     result = _stopped_by(webui, "/sdapi/v1/interrupt", step)
     assert result.status == 200
@@ -82,11 +82,10 @@ def test_unload_and_reload(webui: WebUI) -> None:
 
 def _plot(webui: WebUI, axes: dict[str, str]) -> Result:
     """Run the X/Y/Z plot over up to three of our axes, values with commas between; sub-images are included."""
-    [script] = [
-        entry
-        for entry in webui.get("/sdapi/v1/script-info")
-        if entry["name"] == "x/y/z plot" and not entry["is_img2img"]
-    ]
+    scripts = webui.get("/sdapi/v1/script-info")
+    script = next((one for one in scripts if one["name"] == "x/y/z plot" and not one["is_img2img"]), None)
+    if script is None:
+        pytest.skip("this WebUI has no X/Y/Z plot")
     labels = script["args"][0]["choices"]
     args: list[Any] = []
     for label, values in [*axes.items(), *[("Nothing", "")] * (3 - len(axes))]:

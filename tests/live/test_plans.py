@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from tests.live.client import WebUI, distance, same
 
-SRDIFFUSION = {"method": "SRDiffusion", "switch_step": 0.5}
 PLANS: dict[str, dict[str, Any]] = {
-    "Paper": {"preset": "Paper"},
-    "Quality": {"preset": "Quality"},
-    "Balanced": {"preset": "Balanced"},
-    "Fast": {"preset": "Fast"},
+    **{preset: {"preset": preset} for preset in ("Paper", "Quality", "Balanced", "Fast")},
+    "Step cache": {"method": "Step cache"},
+    "Step cache, fast": {"method": "Step cache", "preset": "Fast"},
     "T-Stitch": {"method": "T-Stitch", "switch_step": 0.5},
-    "SRDiffusion": SRDIFFUSION,
-    "SRDiffusion, adaptive": {**SRDIFFUSION, "adaptive": True},
-    "RAS": {"method": "RAS", "switch_step": 0.2, "mask_ratio": 0.4},
-    "Balanced with a target": {"preset": "Balanced", "target_speedup": 1.3},
-    "Paper with a target": {"preset": "Paper", "target_speedup": 1.8},
-    "small model outside the mask": {"preset": "Paper", "small_scope": "outside"},
-    "masked reuse": {"preset": "Balanced", "mask_ratio": 0.3},
-    "disagreement over reuse": {"preset": "Balanced", "mask_ratio": 0.3, "score": "disagreement"},
-    "threshold": {"preset": "Paper", "mask_threshold": 0.001},
-    "detail": {"preset": "Paper", "score": "detail"},
+    "SRDiffusion": {"method": "SRDiffusion", "switch_step": 0.5},
+    "RAS": {"method": "RAS", "switch_step": 0.25, "mask_ratio": 0.4},
+    "a target": {"target_speedup": 1.3},
+    "a target without a second model": {"method": "Step cache", "target_speedup": 1.5},
+    "mask by change": {"preset": "Paper", "score": "change"},
     "cache in fp8": {"preset": "Paper", "kv_cache": "fp8"},
     "no cache": {"preset": "Paper", "kv_cache": "off"},
+    "a written plan": {"plan": "3L M30 X M30x S L"},
 }
 
 
@@ -73,7 +68,7 @@ def test_the_mask_has_the_size_that_was_asked_for(webui: WebUI) -> None:
     tokens = done["grid"][0] * done["grid"][1]
     masks = [step["mask"] for step in done["steps"] if step["mask"] is not None]
     assert masks
-    assert all(len(mask) == round(0.25 * tokens) for [mask] in masks)
+    assert all(len(mask) == int(0.25 * tokens + 0.5) for [mask] in masks)
 
 
 def test_the_same_settings_make_the_same_picture(webui: WebUI) -> None:
@@ -81,17 +76,13 @@ def test_the_same_settings_make_the_same_picture(webui: WebUI) -> None:
     assert same(webui.generate(args), webui.generate(args))
 
 
-@pytest.mark.parametrize(
-    "wish", [{"preset": "Balanced", "target_speedup": 1.3}, {"method": "T-Stitch", "target_speedup": 2}]
-)
-def test_what_a_target_came_to_makes_the_same_picture(webui: WebUI, wish: dict[str, Any]) -> None:
-    wished = webui.generate(webui.settings(**wish))
-    assert wished.keys["HybridStitch aimed at"].startswith(f"{wish['target_speedup']:g}x, foretold ")
-    aimed = webui.last_run()["aimed"]
-    assert aimed["target_speedup"] == 0
-    again = webui.generate({**aimed, "enabled": True})
-    assert again.happened == wished.happened
-    assert same(again, wished)
+@pytest.mark.parametrize("method", ["HybridStitch", "Step cache"])
+@pytest.mark.parametrize("changes", [{}, {"target_speedup": 1.5}], ids=["preset", "target"])
+def test_the_recorded_plan_makes_the_same_picture(webui: WebUI, method: str, changes: dict[str, Any]) -> None:
+    first = webui.generate(webui.settings(method=method, **changes))
+    again = webui.generate(webui.settings(plan=first.keys["HybridStitch plan"]))
+    assert again.happened == first.happened
+    assert same(again, first)
 
 
 def test_positions_mean_the_same_as_names(webui: WebUI) -> None:
@@ -104,7 +95,7 @@ def test_positions_mean_the_same_as_names(webui: WebUI) -> None:
 
 def test_a_mask_of_everything_is_the_large_model(webui: WebUI, own_large: None) -> None:
     whole = webui.generate(webui.settings(preset="Paper", switch_step=2, handoff_step=0, mask_ratio=1))
-    assert "hybrid" in whole.happened
+    assert set(whole.steps()) == {"large"}
     assert same(whole, webui.generate())
 
 
@@ -134,39 +125,47 @@ def test_the_small_checkpoint_in_another_format(webui: WebUI, form: str) -> None
     assert distance(other.pictures[0], usual.pictures[0]) < distance(reference.pictures[0], usual.pictures[0])
 
 
-def _told(webui: WebUI, settings: dict[str, Any]) -> dict[str, Any]:
-    """The forecast of the run that `WebUI.generate` asks for."""
+@pytest.mark.parametrize("settings", [{"preset": "Paper"}, {}, {"method": "Step cache"}], ids=str)
+def test_what_is_predicted_happens(webui: WebUI, settings: dict[str, Any]) -> None:
     size = webui.target.size
     run = {"width": size, "height": size, "steps": webui.target.steps, "scheduler": "Simple"}
-    return dict(webui.post("/hybridstitch/v1/plan", {"settings": settings, **run}))
-
-
-def test_the_forecast_is_what_happens(webui: WebUI) -> None:
-    settings = webui.settings(preset="Paper")
-    told = _told(webui, settings)
-    webui.generate(settings)
+    told = webui.post("/hybridstitch/v1/plan", {"settings": webui.settings(**settings), **run})
+    webui.generate(webui.settings(**settings))
     [done] = webui.last_run()["passes"]
-    assert [step["stage"] for step in told["steps"]] == [step["stage"] for step in done["steps"]]
+    assert told["plan"] == done["plan"]
+    assert [step["kind"] for step in told["steps"]] == [step["kind"] for step in done["steps"]]
     assert told["tokens"] == done["grid"][0] * done["grid"][1]
 
 
-@pytest.mark.parametrize("preset", ["Balanced", "Fast"])
-def test_guidance_is_held_in_the_steps_that_the_forecast_names(webui: WebUI, preset: str) -> None:
-    settings = webui.settings(preset=preset)
-    told = _told(webui, settings)
-    stitched = webui.generate(settings)
-    [done] = webui.last_run()["passes"]
-    held = [step["held"] for step in told["steps"]]
-    assert any(held)
-    assert [step["rows_held"] > 0 for step in done["steps"]] == held
-    assert f"{sum(held)} of them with guidance held" in stitched.happened
+def test_the_plainest_call_is_the_method(webui: WebUI) -> None:
+    stitched = webui.generate(
+        {
+            "enabled": True,
+            "small_checkpoint": webui.target.small,
+            "large_checkpoint": webui.target.large,
+            "switch_step": 4,
+            "mask_ratio": 0.3,
+        },
+        steps=28,
+    )
+    assert stitched.keys["HybridStitch method"] == "HybridStitch"
+    assert {"large", "masked", "small"} <= set(stitched.steps())
+    assert re.match(r"4L \d*M30 ", stitched.keys["HybridStitch plan"])
 
 
-def test_guidance_is_held_only_if_asked_for(webui: WebUI) -> None:
-    settings = webui.settings(preset="Balanced")
-    held = webui.generate(settings)
-    computed = webui.generate({**settings, "hold_guidance": 0})
+def test_without_a_small_checkpoint_the_step_cache_runs(webui: WebUI) -> None:
+    with webui.options(hybridstitch_small_checkpoint=""):
+        alone = webui.generate(webui.settings(small_checkpoint=""), steps=28)
+    assert alone.keys["HybridStitch method"] == "Step cache"
+    assert "small" not in alone.steps() and "extrapolated" in alone.steps()
+    assert any("No small checkpoint is chosen" in message for message in webui.last_run()["messages"])
+
+
+def test_guidance_is_cached_only_if_asked_for(webui: WebUI) -> None:
+    cached = webui.generate(webui.settings(method="Step cache"), steps=28)
     [done] = webui.last_run()["passes"]
-    assert not any(step["rows_held"] for step in done["steps"])
-    assert "held" not in computed.happened
-    assert not same(computed, held)
+    assert any(step["rows_cached"] for step in done["steps"]) and "CFG cached" in cached.steps()
+    computed = webui.generate(webui.settings(method="Step cache", cfg_cache_from=0), steps=28)
+    [done] = webui.last_run()["passes"]
+    assert not any(step["rows_cached"] for step in done["steps"])
+    assert not same(computed, cached)

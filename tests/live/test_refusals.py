@@ -12,10 +12,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"smal_checkpoint": "x"}, "There is no setting 'smal_checkpoint'; did you mean small_checkpoint?"),
     "out of range": ({"mask_ratio": 1.5}, "mask_ratio is 1.5, but must be a number from 0 to 1."),
     "text for a number": ({"mask_ratio": "0.3"}, "mask_ratio is '0.3', but must be a number from 0 to 1."),
-    "number for a tick": ({"adaptive": 1}, "adaptive is 1, but must be true or false."),
-    "no such choice": ({"preset": "Turbo"}, "preset is 'Turbo', but must be one of Paper, Quality, Balanced, Fast"),
+    "number for a text": ({"plan": 8}, "plan is 8, but must be a text of one line"),
+    "no such choice": ({"preset": "Turbo"}, "preset is 'Turbo', but must be one of Quality, Balanced, Fast, Paper"),
+    "no such step": ({"plan": "8L M30 Q"}, "plan has 'Q', but must be steps such as"),
     "half a step": ({"switch_step": 3.5}, "switch_step is 3.5, but must be a fraction of the run"),
-    "handoff before the switch": ({"preset": "Paper", "handoff_step": 0.1}, "must be greater than switch_step"),
     "no such checkpoint": (
         {"preset": "Paper", "small_checkpoint": "no-such-file"},
         "no-such-file: is not in the WebUI's list of checkpoints",
@@ -38,7 +38,7 @@ def test_the_large_model_makes_the_picture_and_infotext_says_why(webui: WebUI, o
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_the_forecast_answers_422_with_the_sentence(webui: WebUI, case: str) -> None:
+def test_the_prediction_answers_422_with_the_sentence(webui: WebUI, case: str) -> None:
     settings, sentence = WRONG[case]
     status, answer = webui.call("/hybridstitch/v1/plan", {"settings": webui.settings(**settings)})
     assert status == 422
@@ -79,7 +79,7 @@ def test_too_many_positions_are_refused(webui: WebUI, own_large: None) -> None:
 
 
 @pytest.mark.parametrize("field", [{"steps": 0}, {"width": "wide"}, {"stepz": 8}, {"sampler": 3}, {"settings": [1, 2]}])
-def test_a_forecast_of_no_run_is_refused(webui: WebUI, field: dict[str, Any]) -> None:
+def test_a_prediction_of_no_run_is_refused(webui: WebUI, field: dict[str, Any]) -> None:
     status, answer = webui.call("/hybridstitch/v1/plan", field)
     assert status == 422
     assert answer["detail"]

@@ -17,8 +17,8 @@ def _check(webui: WebUI, **changes: str) -> None:
     """All-large is the host's own picture; two plans finish, with pictures of their own unless all was large.
 
     A sampler that draws noise of its own does not even repeat itself; there only finishing can be asked for. One that
-    leaves the schedule (DPM fast) or a schedule meant for another family (Align Your Steps) may pass a stage by, so
-    that no stage is asked for.
+    leaves the schedule (DPM fast) or a schedule meant for another family (Align Your Steps) may pass a kind of step by,
+    so that none is asked for.
     """
     reference = webui.reference(**changes)
     large = webui.generate(webui.all_large(), **changes)

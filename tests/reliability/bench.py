@@ -14,24 +14,22 @@ import torch
 from torch import Tensor
 
 from lib_hybridstitch.engine.evaluation import Evaluation
-from lib_hybridstitch.engine.state import RunState
-from lib_hybridstitch.engine.stitcher import Stitcher
+from lib_hybridstitch.engine.history import History
+from lib_hybridstitch.engine.stitcher import ImageState, RowState, Stitcher
 from lib_hybridstitch.generation.generation import Generation, Pass
 from lib_hybridstitch.hosts.forge import WRAPPER
 from lib_hybridstitch.mmdit.kv_cache import KVCache
 from tests.hosts.conftest import Web
 
-STEPS = 4
-PLAN: dict[str, Any] = {"switch_step": 1, "handoff_step": 3, "preset": "Paper"}
-"""One evaluation of each kind: large, probe, hybrid, small."""
+STEPS = 12
 PLANS: dict[str, dict[str, Any]] = {
-    "mixed": PLAN,
-    "held": {"switch_step": 1, "handoff_step": 3, "preset": "Balanced", "full_share": 0.5, "hold_guidance": 0.3},
-    "masked": {"preset": "Balanced", "full_share": 0.4, "mask_ratio": 0.3},
+    "two models": {"plan": "3L M30 X M30x S X s C X L"},
+    "large alone": {"plan": "4L X M30x X L X C X L score=change", "small_checkpoint": ""},
+    "RAS": {"plan": "4L 3M25x L 4M25x score=ras hold", "small_checkpoint": ""},
 }
-"""What else there is: large, full with guidance held, extended, small; full, full, masked over what is reused, full."""
+"""Together every kind of step: large, probe, masked over either background, small, CFG cached of both, extrapolated."""
 REQUEST: dict[str, Any] = {"steps": STEPS, "width": 64, "height": 64, "seed": 3}
-OURS = (Generation, Pass, Stitcher, RunState, KVCache, Evaluation)
+OURS = (Generation, Pass, Stitcher, RowState, ImageState, History, KVCache, Evaluation)
 """Kinds of objects that live no longer than a generation."""
 
 
@@ -100,16 +98,13 @@ class Bench:
         self.done = 0
         self.listen()
         self.off = self.drawn(self.run(False))
-        self.load()
         self.on = self.drawn(self.run(True))
-        points = self.latents[:]
-        self.run(False)
-        assert self.drawn(self.run(True)).equal(self.on), "a run is its own repeat"
-        self.expected = [self._continued(point, index) for index, point in enumerate(points)]
-        self.expected.append(self.on)
+        self.points = self.latents[:]
+        self.known: dict[int, Tensor] = {len(self.points): self.on}
         self.clean = self.trace()
         gc.collect()
-        gc.freeze()  # counts are of what comes later
+        gc.freeze()  # counts are of what comes later, a small model that is loaded again among it
+        self.web.extension.release()
         self.run(True)
         self.baseline = self.count()
 
@@ -133,8 +128,9 @@ class Bench:
         self.host.callbacks.on_cfg_denoiser(begun)
         self.host.callbacks.on_cfg_after_cfg(ended)
 
-    def run(self, on: bool, during: Callable[[], Any] | None = None, **request: Any) -> Outcome:
-        """Generate once; `during` gives a context in which the host runs."""
+    def run(self, on: bool, during: Callable[[Any], Any] | None = None, **request: Any) -> Outcome:
+        """Generate once; `during` makes a context of p in which the host runs. Nothing is known of times before."""
+        self.web.extension.timings.clear()
         p = self.host.processing(**{**REQUEST, **request})
         p.is_api, p.scripts = True, self.host.runner("txt2img")
         wanted = {"enabled": on, "small_checkpoint": self.web.small, **self.plan}
@@ -145,7 +141,7 @@ class Bench:
         logger = logging.getLogger("hybridstitch")
         logger.addHandler(log)
         logger.propagate = False  # what others keep of it would hold the error's tensors
-        with Raised() as raised, during() if during else nullcontext():
+        with Raised() as raised, during(p) if during else nullcontext():
             outcome.latents = self.host.run(p, values).latents
         logger.removeHandler(log)
         logger.propagate = True
@@ -155,11 +151,6 @@ class Bench:
         outcome.comments = list(p.comments)
         self._forget()
         return outcome
-
-    @property
-    def usual(self) -> bool:
-        """Whether the plan is the one that every file tries."""
-        return self.plan is PLAN
 
     @contextmanager
     def under(self, plan: dict[str, Any]) -> Iterator[None]:
@@ -173,14 +164,9 @@ class Bench:
     def load(self) -> None:
         """Have the small model loaded, whether or not the plan needs it."""
         if len(self.networks()) == 1:
-            with self.under(PLAN):
+            with self.under({"plan": "1S"}):
                 self.drawn(self.run(True))
             assert len(self.networks()) == 2
-
-    def ready(self) -> None:
-        """Bring the extension to where a generation and its repeat take the same way: model loaded, nothing learnt."""
-        self.load()
-        self.web.extension.paces.clear()
 
     def _forget(self) -> None:
         journal = self.host.journal
@@ -190,6 +176,12 @@ class Bench:
             device = self.host.module("backend.memory_management").standin
             device.loads.clear()
             device.evicted.clear()
+
+    def expected(self, index: int) -> Tensor:
+        """The picture of a stitched run which the large model finishes alone from evaluation `index` on."""
+        if index not in self.known:
+            self.known[index] = self._continued(self.points[index], index)
+        return self.known[index]
 
     def _continued(self, point: Tensor, index: int) -> Tensor:
         """The large model alone, from a latent of a stitched run on: the host's own sampler, begun in the middle."""
@@ -229,11 +221,9 @@ class Bench:
         }
         if self.host.name != "a1111":
             unet = self.host.sd_model.forge_objects.unet
-            manager = self.host.module("backend.memory_management")
             found["wrapper"] = unet.model_options.get(WRAPPER)
             found["extra models"] = list(unet.extra_model_patchers_during_sampling)
             found["reserved"] = unet.extra_preserved_memory_during_sampling
-            found["loaded"] = len(manager.current_loaded_models)
         return found
 
     def count(self) -> dict[str, int]:
@@ -245,27 +235,18 @@ class Bench:
         kinds = {kind.__name__: types[kind] for kind in OURS}
         wanted = {kind for kind in types if issubclass(kind, Tensor)}
         kept = {id(tensor) for network in self.networks() for tensor in network.state_dict(keep_vars=True).values()}
+        kept |= {id(tensor) for tensor in self.known.values()}
         tensors = [one for one in alive if type(one) in wanted and id(one) not in kept]
         return {**kinds, "tensors": sum(not one.is_meta for one in tensors)}  # a released network's hold no memory
 
-    def left_behind(self, outcome: Outcome, door: bool = False) -> list[str]:
-        """What a generation left behind, in the host and in memory.
-
-        Args:
-            door: it failed where the host calls us, so that its own `sample` may still be wrapped.
-        """
-        found = []
-        if "sample" in vars(outcome.p) and not door:
-            found.append("p.sample is still wrapped")
+    def left_behind(self, outcome: Outcome) -> list[str]:
+        """What a generation left behind, in the host and in memory."""
+        found = ["p.sample is still wrapped"] * ("sample" in vars(outcome.p))
         outcome.p = outcome.latents = None
         now = self.trace()
         found += [f"{key} was {self.clean[key]} and is {now[key]}" for key in now if now[key] != self.clean[key]]
         count = self.count()
-        found += [
-            f"{count[kind]} {kind} alive"
-            for kind in ("Pass", "Stitcher", "RunState", "KVCache", "Evaluation")
-            if count[kind]
-        ]
+        found += [f"{count[kind.__name__]} {kind.__name__} alive" for kind in OURS[1:] if count[kind.__name__]]
         return found
 
     def afterwards(self) -> list[str]:
@@ -281,9 +262,7 @@ class Bench:
 
     def networks(self) -> list[Any]:
         """The transformers that are kept between runs: the large one, and the small one."""
-        small = self.web.extension.shelf._model
-        kept = [] if small is None else [small.network if hasattr(small, "network") else small.patcher.model]
-        return [self.host.network, *kept]
+        return [self.host.network, *filter(None, [self.web.small_network()])]
 
 
 def same(one: Tensor | None, other: Tensor) -> bool:

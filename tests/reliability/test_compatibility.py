@@ -10,13 +10,13 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_RUN_THERE = ("demo", "tests", "benchmarks")
 SHORT = {"functional": "torch.nn.functional", "nn": "torch.nn", "Tensor": "torch.Tensor"}
 """Names that our modules import parts of torch under."""
 
@@ -25,8 +25,7 @@ Known = dict[str, dict[str, set[str]]]
 
 def runtime_files() -> list[Path]:
     """Everything that runs inside a WebUI."""
-    files = [*ROOT.glob("*.py"), *(ROOT / "scripts").rglob("*.py"), *(ROOT / "lib_hybridstitch").rglob("*.py")]
-    return [file for file in files if not set(file.relative_to(ROOT).parts) & set(NOT_RUN_THERE)]
+    return [*ROOT.glob("*.py"), *(ROOT / "scripts").rglob("*.py"), *(ROOT / "lib_hybridstitch").rglob("*.py")]
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +55,16 @@ def part_of(name: str, known: Known) -> tuple[str, str]:
     return part, name.removeprefix(part + ".").split(".")[0] if part else ""
 
 
+@cache
+def own_functions() -> frozenset[str]:
+    """The names of all functions and methods of ours."""
+    trees = (ast.parse(file.read_text()) for file in runtime_files())
+    return frozenset(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
 def missing(tree: ast.Module, known: Known) -> Iterator[str]:
     """What a module takes from torch that 2.1.2 did not have; methods are recognised by their names alone."""
-    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    methods = {"name", *own, *known["torch.nn.Module"], *known["torch.Tensor"]}  # `name` is any file's or setting's
+    methods = {"name", *own_functions(), *known["torch.nn.Module"], *known["torch.Tensor"]}  # `name` is any file's
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
             yield from (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -83,14 +84,14 @@ def test_a_read_that_fails_costs_no_picture(bench: Bench, kind: str, long_run: b
     """
     bench.web.extension.release()
     drive = Drive()
-    assert same(bench.run(True, drive.between).latents, bench.on)
+    assert same(bench.run(True, lambda _p: drive.between()).latents, bench.on)
     fails = [at for at, name in enumerate(drive.reads, 1) if kind != "cut short" or name in ("read", "readinto")]
     stopped = 0
     for number in fails[:: 1 if long_run else len(fails) // 3]:
         bench.web.extension.release()
         fault = FAULTS[kind]()
         failing = Drive(number, fault)
-        outcome = bench.run(True, failing.between)
+        outcome = bench.run(True, lambda _p, drive=failing: drive.between())
         if isinstance(fault, Exception):
             fault.__traceback__ = fault.__context__ = None
         reason = outcome.infotext.get(summary.STOPPED, "")
@@ -100,10 +101,37 @@ def test_a_read_that_fails_costs_no_picture(bench: Bench, kind: str, long_run: b
         if reason and kind != "no memory":
             assert f"{bench.web.small}.safetensors" in reason
         stopped += bool(reason)
-        bench.run(True)
         assert bench.left_behind(outcome) == [], f"read {number}"
     print(
         f"{bench.host.name}, {kind}: {len(fails)} of {len(drive.reads)} reads can fail, {stopped} tried ones stopped it"
     )
     assert stopped
+    assert bench.afterwards() == []
+
+
+def test_a_small_checkpoint_that_is_cut_off_anywhere_costs_no_picture(bench: Bench, long_run: bool) -> None:
+    """In its header and in and between tensors: one sentence, and the large model's picture."""
+    folder = bench.host.module("modules.sd_checkpoints").folder[0]
+    whole = (folder / "sd3.5_medium.safetensors").read_bytes()
+    header = int.from_bytes(whole[:8], "little")
+    tensors = [entry for name, entry in json.loads(whole[8 : 8 + header]).items() if name != "__metadata__"]
+    ends = sorted(8 + header + tensor["data_offsets"][1] for tensor in tensors)
+    cuts = [0, 1, 7, 8, 9, 8 + header // 2, 8 + header - 1, 8 + header]
+    cuts += [cut + shift for cut in (ends if long_run else ends[:: len(ends) // 3]) for shift in (-1, 0)]
+    plan, title = bench.plan, "cut"
+    try:
+        found = sorted({cut for cut in cuts if cut < len(whole)})
+        for cut in found if long_run else found[::2]:
+            (folder / f"{title}.safetensors").write_bytes(whole[:cut])
+            bench.host.sd_models.list_models()
+            bench.plan = {**plan, "small_checkpoint": title}
+            outcome = bench.run(True)
+            assert same(outcome.latents, bench.off), f"cut at {cut}"
+            assert "cut.safetensors" in outcome.infotext[summary.STOPPED], f"cut at {cut}"
+            assert len(outcome.log) == 1
+    finally:
+        bench.plan = plan
+        (folder / f"{title}.safetensors").unlink(missing_ok=True)
+        bench.host.sd_models.list_models()
+    assert bench.left_behind(outcome) == []
     assert bench.afterwards() == []

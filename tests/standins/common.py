@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,14 @@ Checkpoint = str | Path | MMDiT | MMDiTConfig
 
 def write_checkpoint(path: Path, source: MMDiT | MMDiTConfig, prefix: str = PREFIX, dtype: Any = None) -> Path:
     """Write a checkpoint of a network, or of a random one of an architecture (its seed is the file's name's length)."""
-    network = random_network(source, len(path.stem)) if isinstance(source, MMDiTConfig) else source
+    network = _random(source, len(path.stem)) if isinstance(source, MMDiTConfig) else source
     return standin.write_checkpoint(path, network, prefix, dtype)
+
+
+@cache
+def _random(config: MMDiTConfig, seed: int) -> MMDiT:
+    """A random network, made once: every stand-in writes the same ones."""
+    return random_network(config, seed)
 
 
 @dataclass(frozen=True)
@@ -188,9 +195,12 @@ def install(
         fake_gradio: put a gradio there that shows nothing; False needs the real one.
     """
     found = standin.finder(like, [FAKES] if fake_gradio else [])
-    for module in found.names():
+    others = (module for family in ("forge", "a1111") for module in standin.finder(family).names())
+    for module in {*found.names(), *others}:
         monkeypatch.setitem(sys.modules, module, None)  # type: ignore[arg-type]  # so that it is gone afterwards
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+        del sys.modules[module]  # another stand-in may be there, and is again afterwards
+    finders = [finder for finder in sys.meta_path if not isinstance(finder, standin.Finder)]
+    monkeypatch.setattr(sys, "meta_path", finders)
     monkeypatch.setattr(sys, "path", list(sys.path))
     folder = tmp_path / "models" / "Stable-diffusion"
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,6 +213,7 @@ def install(
         else:
             shutil.copyfile(source, target)
     standin.enter(found, like, HashCodec(), folder)
+    sys.modules["modules.paths"].data_path = str(tmp_path)
     host = Host(like)
     host.choose(large)
     return host
