@@ -44,16 +44,11 @@
         return inputs(id)[0]?.value;
     }
 
-    /** Put a number (null: none) into a control as if it were typed. */
-    function writeNumber(id, value) {
-        const [input] = inputs(id, "number");
+    /** Put a number (null: none) or a text into a control as if it were typed. */
+    function write(id, value) {
+        const input = inputs(id, "number")[0] || inputs(id)[0];
         input.value = String(value ?? "");
         input.dispatchEvent(new Event("input", {bubbles: true}));
-    }
-
-    /** Choose one of a control's choices. */
-    function choose(id, value) {
-        inputs(id, "radio").find((input) => input.value === value && !input.checked)?.click();
     }
 
     /** Tick or untick our accordion. Its visible tick, where there is one, does so without folding it. */
@@ -84,13 +79,17 @@
         const controls = JSON.parse(root.dataset.controls);
         const tab = root.dataset.tab;
 
-        /** A text of the panel in the page's language, with its braces filled. */
-        function say(key, values) {
-            const text = window.localization?.[texts[key]] || texts[key];
-            return text.replace(/\{(\w+)\}/g, (braces, name) => values?.[name] ?? braces);
+        /** A whole sentence in the page's language, where it has it. */
+        function translate(text) {
+            return window.localization?.[text] || text;
         }
 
-        /** Our settings; an empty number is "not given", as it is to a generation. */
+        /** A text of the panel in the page's language, with its braces filled. */
+        function say(key, values) {
+            return translate(texts[key]).replace(/\{(\w+)\}/g, (braces, name) => values?.[name] ?? braces);
+        }
+
+        /** Our settings, hidden ones too; an empty number is "not given", as it is to a generation. */
         function settings() {
             const places = Object.entries(controls);
             return Object.fromEntries(places.map(([name, id]) => [name, read(id) ?? undefined]));
@@ -122,12 +121,14 @@
             tab,
             controls: Object.freeze(controls),
             steps: Object.freeze(JSON.parse(root.dataset.steps)),
+            show: JSON.parse(root.dataset.show),
             say,
+            translate,
             question,
             snapshot,
             visible: () => root.getClientRects().length > 0, // not folded away, nor in the other tab
         });
     }
 
-    window.hybridstitch = Object.freeze({read, writeNumber, choose, tick, element, panel, parts: {}});
+    window.hybridstitch = Object.freeze({read, write, tick, element, panel, parts: {}});
 })();

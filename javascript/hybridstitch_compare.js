@@ -2,11 +2,9 @@
 (function() {
     "use strict";
 
-    const {choose, element, parts, read, tick, writeNumber} = window.hybridstitch;
+    const {element, parts, read, tick, write} = window.hybridstitch;
     const SETTLE = 150; // milliseconds that gradio gets to take a changed control over
-    const NEVER = 150; // the most steps a run may have: whoever switches then stays with the large model
-    // A target would move the switch, so there must be none.
-    const ALL_LARGE = {method: "HybridStitch", switch_step: NEVER, handoff_step: 0, target_speedup: 0};
+    const ALL_LARGE = "1L"; // a plan fits a run of any length
 
     /** Make the wiper inside `place`: two pictures, one laid over the other up to a range input's position. */
     function wiper(place, say) {
@@ -78,16 +76,6 @@
         let other = null;
         let picture = 0;
 
-        /** Put other values in, in turn: the preset's name follows each. */
-        async function set({method, ...points}) {
-            choose(controls.method, method);
-            await parts.pause(SETTLE);
-            for (const [name, step] of Object.entries(points)) {
-                writeNumber(controls[name], step);
-                await parts.pause(SETTLE);
-            }
-        }
-
         /**
          * Generate with the run's seed and the large model alone; the page is as before afterwards.
          *
@@ -95,25 +83,25 @@
          */
         async function largeOnly(now) {
             const seed = Number(now.seed);
-            const plan = Object.fromEntries(Object.keys(ALL_LARGE).map((name) => [name, read(controls[name])]));
+            const plan = read(controls.plan);
             const foreign = run.figures.passes.some((done) => !done.hosts_own);
             try {
                 if (seed === -1) {
-                    writeNumber(`${tab}_seed`, run.seed);
+                    write(`${tab}_seed`, run.seed);
                 }
                 if (foreign) {
-                    await set(ALL_LARGE);
+                    write(controls.plan, ALL_LARGE);
                 } else {
                     tick(controls.enabled, false);
-                    await parts.pause(SETTLE);
                 }
+                await parts.pause(SETTLE);
                 return await runs.generate();
             } finally {
                 if (seed === -1) {
-                    writeNumber(`${tab}_seed`, seed);
+                    write(`${tab}_seed`, seed);
                 }
                 if (foreign) {
-                    await set(plan);
+                    write(controls.plan, plan);
                 }
                 tick(controls.enabled, Boolean(now.enabled));
             }

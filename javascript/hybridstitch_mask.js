@@ -5,15 +5,9 @@
     const {element, parts} = window.hybridstitch;
     const DIM = "rgba(0, 0, 0, 0.68)";
 
-    /** Which tokens of a picture the large model computed: "all", "none", a list of them, or null when unrecorded. */
+    /** Which tokens of a picture the large model computed: a list of them, or null for all. */
     function computed(step, image) {
-        if (step.full) {
-            return "all";
-        }
-        if (step.mask) {
-            return step.mask[image] || [];
-        }
-        return step.tokens_large === 0 ? "none" : null;
+        return step.mask ? step.mask[image] || [] : step.tokens_large > 0 ? null : [];
     }
 
     /** Make the figure inside `place`; `picked(number)` hears which picture of several the user looks at. */
@@ -21,7 +15,7 @@
         const image = element("img", {className: "hybridstitch-picture"});
         const canvas = element("canvas", {className: "hybridstitch-mask", "aria-hidden": "true"});
         const choice = element("select", {className: "hybridstitch-choice", "aria-label": say("picture")});
-        const caption = element("figcaption", {className: "hybridstitch-caption"});
+        const caption = element("figcaption", {className: "hybridstitch-caption"}, say("dimmed"));
         place.replaceChildren(element("div", {className: "hybridstitch-stack"}, image, canvas), caption, choice);
         let pictures = [];
         let grid = [1, 1];
@@ -34,14 +28,13 @@
             canvas.height = rows; // also clears it
             canvas.width = columns;
             const pen = canvas.getContext("2d");
-            if (tokens !== "all" && tokens !== null) {
+            if (tokens) {
                 pen.fillStyle = DIM;
                 pen.fillRect(0, 0, columns, rows);
-                for (const token of tokens === "none" ? [] : tokens) {
+                for (const token of tokens) {
                     pen.clearRect(token % columns, Math.floor(token / columns), 1, 1);
                 }
             }
-            caption.textContent = say(tokens === null ? "unrecorded" : "dimmed");
         }
 
         function pick() {

@@ -1,5 +1,5 @@
 /**
- * A panel, put together: the stage bar, which follows every control, and the last run of this page.
+ * A panel, put together: the bar, which follows every control, and the last run of this page.
  *
  * Looks at the page three times a second and asks once the settings have stood still between two looks, because a
  * control that a preset or a pasted infotext has moved makes no event.
@@ -9,6 +9,7 @@
 
     const {element, parts} = window.hybridstitch;
     const PAUSE = 300; // milliseconds
+    const DECIDING = ["method", "preset", "small_checkpoint"]; // about the method in force
 
     /** Give each number its step again: gradio 3 makes it 1 whenever the server sets or skips the control. */
     function keepSteps(steps) {
@@ -21,7 +22,7 @@
     }
 
     /** The server's answer: {told}, {refusal, waiting}, {closed} where a password is asked for, or {} without one. */
-    async function forecast(asked) {
+    async function predict(asked) {
         try {
             const reply = await fetch("./hybridstitch/v1/plan", {
                 method: "POST",
@@ -41,30 +42,50 @@
         }
     }
 
-    /** Keep one panel's forecast true. */
+    /** Keep one panel's bar true, and the controls of the method in force there. */
     function follow(panel) {
-        const show = parts.bar(panel.root.querySelector(".hybridstitch-plan"), panel.say);
+        const show = parts.bar(panel.root.querySelector(".hybridstitch-plan"), panel);
         let seen = null;
         let answered = null;
         let closed = false;
+        let shown = null;
+
+        /** Let the server show the controls: saved values, options or an overtaken answer may have left others there. */
+        function showControls(settings) {
+            const now = JSON.stringify(DECIDING.map((name) => settings[name]));
+            if (now !== shown) {
+                shown = now;
+                gradioApp().getElementById(panel.show)?.click();
+            }
+        }
+
         async function look() {
-            if (closed || !panel.visible()) {
+            if (!panel.visible()) {
                 return;
             }
             keepSteps(panel.steps);
-            const asked = JSON.stringify(panel.question());
+            const question = panel.question();
+            const asked = JSON.stringify(question);
             const still = asked === seen;
             seen = asked;
-            if (!still || asked === answered) {
+            if (!still) {
+                return;
+            }
+            showControls(question.settings);
+            if (closed || asked === answered) {
                 return;
             }
             answered = asked;
-            const answer = await forecast(asked);
+            const answer = await predict(asked);
             closed = Boolean(answer.closed); // asking again would only fill the browser's console
             if (asked === answered) { // nothing newer has been asked meanwhile
                 show(closed ? {refusal: panel.say("closed"), waiting: true} : answer);
             }
         }
+
+        window.onOptionsChanged?.(() => {
+            shown = null;
+        });
 
         /** Ask once more: a run has taught the server what steps take. */
         look.again = () => {
@@ -75,9 +96,9 @@
 
     /** What a pass took, in words. */
     function speed(done, say) {
-        const foreseen = done.forecast.toFixed(1);
+        const predicted = done.predicted.toFixed(1);
         const measured = done.speedup?.toFixed(1);
-        return measured ? say("measured", {measured, foreseen}) : say("foreseen", {foreseen});
+        return measured ? say("measured", {measured, predicted}) : say("unmeasured", {predicted});
     }
 
     /** Make the section of the last run; it shows itself when this page has one. */

@@ -4,15 +4,15 @@
 
     const {element, parts} = window.hybridstitch;
 
-    const share = (step) => (step.tokens ? step.tokens_large / step.tokens : 0);
+    const share = (step) => step.tokens_large / step.tokens;
 
     /** A step in words. */
     function told(steps, at, say) {
         const step = steps[at];
-        return say(step.rows_held ? "step_held" : "step_told", {
+        return say("step_told", {
             step: at + 1,
             steps: steps.length,
-            stage: say(step.stage),
+            kind: say(`kind_${step.kind}`),
             sigma: step.sigma.toFixed(2),
             share: Math.round(100 * share(step)),
             ms: step.ms < 10 ? step.ms.toFixed(1) : Math.round(step.ms),
@@ -60,17 +60,16 @@
             chart.classList.toggle("hybridstitch-dense", steps.length > 60);
             chart.replaceChildren(...steps.map((step, at) => {
                 const time = element("span", {className: "hybridstitch-ms"});
-                time.classList.toggle("hybridstitch-full", step.stage === "hybrid" && step.full);
                 time.style.setProperty("--hybridstitch-ms", step.ms / most);
                 const load = element("span", {className: "hybridstitch-share"});
                 load.style.setProperty("--hybridstitch-share", share(step));
                 return element("span", {
-                    className: "hybridstitch-time", title: told(steps, at, say), "data-stage": step.stage,
+                    className: "hybridstitch-time", title: told(steps, at, say), "data-kind": step.kind,
                 }, time, load);
             }));
             place.style.setProperty("--hybridstitch-steps", steps.length);
             slider.max = steps.length;
-            slider.value = 1 + Math.max(0, steps.findIndex((step) => share(step) > 0 && !step.full));
+            slider.value = 1 + Math.max(0, steps.findIndex((step) => step.mask));
             choose();
         };
     };

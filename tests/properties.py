@@ -72,6 +72,16 @@ def anything() -> st.SearchStrategy[Any]:
 
 
 @cache
+def plans() -> st.SearchStrategy[str]:
+    """The text of a plan, none among them."""
+    steps = st.sampled_from("L C S s X M30 M5 M99.5x M100 M0".split())
+    words = st.tuples(st.sampled_from(["", "2", "8", "150"]), steps).map("".join)
+    rules = st.sampled_from([[], ["score=change"], ["score=ras", "hold"]])
+    one = st.tuples(st.lists(words, min_size=1, max_size=6), rules).map(lambda parts: " ".join([*parts[0], *parts[1]]))
+    return st.one_of(st.just(""), one, st.tuples(one, one).map(" / hires ".join))
+
+
+@cache
 def valid(name: str) -> st.SearchStrategy[Any]:
     """A value that one setting allows."""
     spec = specs()[name]
@@ -79,6 +89,8 @@ def valid(name: str) -> st.SearchStrategy[Any]:
         return st.booleans()
     if spec.choices:
         return st.sampled_from(spec.choices)
+    if name == "plan":
+        return plans()
     if spec.kind is str:
         plain = st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp"))
         return st.text(plain, min_size=int(spec.minimum or 0), max_size=60)
@@ -99,7 +111,7 @@ def wrong_cases(name: str) -> st.SearchStrategy[str]:
 
 NEAR_NAMES = [
     "Enabled", "ENABLED", "enable", "enabled ", "smal_checkpoint", "small-checkpoint", "smallCheckpoint", "mask_ration",
-    "ѕcore", "presets", "__class__", "to_dict", "self", "cls", "",
+    "ѕcore", "presets", "values", "__class__", "to_dict", "self", "cls", "",
 ]  # fmt: skip
 
 
@@ -119,7 +131,4 @@ def api_dicts(draw: st.DrawFn) -> dict[Any, Any]:
 @st.composite
 def stitch_settings(draw: st.DrawFn) -> StitchSettings:
     """Settings that are valid, all of them drawn."""
-    values = {name: draw(valid(name)) for name in specs()}
-    if 0 < values["handoff_step"] <= values["switch_step"]:
-        values["handoff_step"] = 0.0
-    return StitchSettings.from_dict(values)
+    return StitchSettings.from_dict({name: draw(valid(name)) for name in specs()})

@@ -1,17 +1,31 @@
-"""The settings: ranges, presets, and every door's way in and out."""
+"""The settings: what a value may be, and what methods and presets make of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import re
-import typing
 
 import pytest
 
 from lib_hybridstitch.errors import SettingsError
-from lib_hybridstitch.settings import PRESETS, StitchSettings
-from tests.settings_tables import BOOLS, BOUNDS, CHOICES, GOVERNED, ORDER, SPECS, TEXTS, WRONG_TYPES
+from lib_hybridstitch.plans.methods import METHODS
+from lib_hybridstitch.settings import StitchSettings, common_specs, method_specs, methods_with, preset_values
+from tests.settings_tables import (
+    BOOLS,
+    BOUNDS,
+    CHOICES,
+    EVERY_PRESET,
+    ORDER,
+    OWN,
+    POINTS,
+    PRESETS_OF,
+    SPECS,
+    TEXTS,
+    WRONG_TYPES,
+)
+
+METHOD_OF = {method.name: method for method in METHODS}
 
 
 def refused(values: object, key: str) -> str:
@@ -22,90 +36,70 @@ def refused(values: object, key: str) -> str:
     return str(caught.value)
 
 
-def beyond(name: str, bound: float, towards: float) -> float:
-    """The closest value of the setting's type on the far side of `bound`."""
-    if SPECS[name].kind is int:
-        return bound + math.copysign(1, towards)
-    return math.nextafter(bound, towards)
+def in_force(**values: object) -> str:
+    """The method that settings come to."""
+    return StitchSettings.from_dict(values).chosen().name
 
 
-def test_fields_are_those_of_this_file_in_their_public_order() -> None:
-    assert [item.name for item in dataclasses.fields(StitchSettings)] == ORDER == list(SPECS)
+def test_settings_are_those_of_this_file_in_their_public_order() -> None:
+    assert list(SPECS) == list(StitchSettings().to_dict()) == ORDER
+    assert [*common_specs(), *method_specs()] == ORDER
     assert sorted([*BOUNDS, *CHOICES, *BOOLS, *TEXTS]) == sorted(ORDER)
-    assert typing.get_type_hints(StitchSettings) == {name: spec.kind for name, spec in SPECS.items()}
+    assert {name: type(value) for name, value in StitchSettings().to_dict().items()} == {
+        name: spec.kind for name, spec in SPECS.items()
+    }
 
 
 # --- what a value may be
 
 
 @pytest.mark.parametrize(("name", "bounds"), BOUNDS.items())
-def test_lowest_and_highest_number(name: str, bounds: tuple[float, float]) -> None:
-    for bound in bounds:
-        settings = StitchSettings.from_dict({"method": "T-Stitch", name: bound})
-        assert getattr(settings, name) == bound
-        assert type(getattr(settings, name)) is SPECS[name].kind
-
-
-@pytest.mark.parametrize(("name", "bounds"), BOUNDS.items())
-@pytest.mark.parametrize("side", [0, 1])
-def test_number_just_outside(name: str, bounds: tuple[float, float], side: int) -> None:
-    value = beyond(name, bounds[side], (-math.inf, math.inf)[side])
-    sentence = refused({name: value}, name)
-    assert sentence.startswith(f"{name} is {value!r}, but must be ")
-    for bound in bounds:
-        assert re.search(rf"\b{bound}\b", sentence)
-    assert sentence.endswith(".")
+def test_a_number_lies_within_its_bounds(name: str, bounds: tuple[float, float]) -> None:
+    for bound, towards in zip(bounds, (-math.inf, math.inf), strict=True):
+        assert StitchSettings.from_dict({name: bound}).to_dict()[name] == bound
+        value = math.nextafter(bound, towards)
+        sentence = refused({name: value}, name)
+        assert sentence.startswith(f"{name} is {value!r}, but must be ") and sentence.endswith(".")
+        assert all(re.search(rf"\b{limit}\b", sentence) for limit in bounds)
 
 
 @pytest.mark.parametrize(("name", "choices"), CHOICES.items())
-def test_choices(name: str, choices: tuple[str, ...]) -> None:
+def test_a_choice_is_one_of_those_offered(name: str, choices: tuple[str, ...]) -> None:
     assert SPECS[name].choices == choices
-    for choice in choices:
-        assert getattr(StitchSettings.from_dict({name: choice}), name) == choice
     for value in (choices[0].upper(), ""):
         assert refused({name: value}, name) == f"{name} is {value!r}, but must be one of {', '.join(choices)}."
 
 
-@pytest.mark.parametrize("name", [*BOOLS, *TEXTS])
-def test_bools_and_texts(name: str) -> None:
-    for value in (True, False) if name in BOOLS else ('sd3/café, "v2": final.safetensors [0123abcdef]', "x"):
-        assert getattr(StitchSettings.from_dict({name: value}), name) is value
-
-
 @pytest.mark.parametrize("name", ORDER)
-def test_wrong_types(name: str) -> None:
-    wanted = {
-        bool: "true or false.",
-        int: "a whole number from ",
-        float: "a ",
-        str: "one of " if name in CHOICES else "a text",
-    }
+def test_wrong_types_are_refused(name: str) -> None:
+    wanted = {bool: "true or false.", float: "a ", str: "one of " if name in CHOICES else "a text"}
     for value in WRONG_TYPES[SPECS[name].kind]:
         assert refused({name: value}, name).startswith(f"{name} is {value!r}, but must be {wanted[SPECS[name].kind]}")
 
 
-def test_only_the_small_checkpoint_may_be_empty() -> None:
+def test_texts_are_lines() -> None:
     assert StitchSettings(small_checkpoint="").small_checkpoint == ""
-    sentence = refused({"large_checkpoint": ""}, "large_checkpoint")
+    assert StitchSettings(small_checkpoint='café, "v2" [0123abcdef]').small_checkpoint == 'café, "v2" [0123abcdef]'
     wanted = "a text that is not empty, of one line and at most 1024 characters"
-    assert sentence == f"large_checkpoint is '', but must be {wanted}."
+    assert refused({"large_checkpoint": ""}, "large_checkpoint") == f"large_checkpoint is '', but must be {wanted}."
+    for name in TEXTS:
+        assert "of one line" in refused({name: "a\nb"}, name)
+        assert len(refused({name: "9" * 100_000}, name)) < 150
 
 
 def test_numbers_take_the_type_of_their_field() -> None:
-    settings = StitchSettings.from_dict({"mask_ratio": 1, "refresh_every": 2.0, "extrapolate": -0.0})
-    assert (settings.mask_ratio, type(settings.mask_ratio)) == (1.0, float)
-    assert (settings.refresh_every, type(settings.refresh_every)) == (2, int)
-    assert str(settings.extrapolate) == "0.0"
+    made = StitchSettings.from_dict({"mask_ratio": 1, "computed_share": -0.0}).values
+    assert (made["mask_ratio"], type(made["mask_ratio"]), str(made["computed_share"])) == (1.0, float, "0.0")
 
 
-@pytest.mark.parametrize("name", ["switch_step", "handoff_step"])
+@pytest.mark.parametrize("name", POINTS)
 def test_points_of_the_run_are_fractions_or_whole_steps(name: str) -> None:
     for value in (0, 0.999, 1, 8, 8.0):
-        assert getattr(StitchSettings.from_dict({"method": "T-Stitch", name: value}), name) == value
-    for value in (1.001, 8.5, 149.5):
+        assert StitchSettings.from_dict({name: value}).values[name] == value
+    for value in (1.001, 8.5):
         assert refused({name: value}, name) == (
             f"{name} is {value}, but must be a fraction of the run from 0 to below 1 or a whole number of steps from 1 "
-            "to 150."
+            "to 10000."
         )
 
 
@@ -115,138 +109,142 @@ def test_points_of_the_run_are_fractions_or_whole_steps(name: str) -> None:
         ("mask_ration", "did you mean mask_ratio?"),
         ("qqq", "the settings are enabled, "),
         (7, "the settings are enabled, "),
+        ("x" * 100_000, "the settings are enabled, "),
     ],
 )
-def test_unknown_key(key: object, hint: str) -> None:
-    assert refused({key: 1}, str(key)).startswith(f"There is no setting {key!r}; {hint}")
-
-
-def test_messages_stay_short_for_long_input() -> None:
-    assert len(refused({"x" * 100_000: 1}, "x" * 100_000)) < 400
-    assert len(refused({"mask_ratio": "9" * 100_000}, "mask_ratio")) < 120
+def test_an_unknown_name_is_refused_with_the_closest_one(key: object, hint: str) -> None:
+    sentence = refused({key: 1}, str(key))
+    assert sentence.startswith("There is no setting ") and hint in sentence and len(sentence) < 400
 
 
 @pytest.mark.parametrize("values", [None, [], "enabled", 3])
-def test_what_is_no_mapping(values: object) -> None:
+def test_what_is_no_mapping_is_refused(values: object) -> None:
     assert refused(values, "") == f"The settings are {values!r}, but must be a mapping of names to values."
 
 
-# --- rules between two settings
+def test_a_plan_is_parsed_before_it_is_taken() -> None:
+    assert StitchSettings(plan="8L 2M30 X S / hires 4L X L").plan == "8L 2M30 X S / hires 4L X L"
+    assert refused({"plan": "8L Q"}, "plan").startswith("plan has 'Q', but must be steps such as ")
 
 
-@pytest.mark.parametrize("method", ["HybridStitch", "RAS"])
-@pytest.mark.parametrize(("switch", "handoff"), [(0.3, 0.2), (0.3, 0.3), (8, 5), (8, 8)])
-def test_handoff_must_follow_switch(method: str, switch: float, handoff: float) -> None:
-    sentence = refused({"method": method, "switch_step": switch, "handoff_step": handoff}, "handoff_step")
-    assert sentence == (
-        f"handoff_step is {handoff}, but must be greater than switch_step, which is {switch}, or 0 to keep the hybrid "
-        "stage to the end."
-    )
+def test_direct_construction_is_checked_and_nothing_changes_afterwards() -> None:
+    with pytest.raises(SettingsError, match=r"^kv_cache is 'on', but must be one of"):
+        StitchSettings(kv_cache="on")
+    with pytest.raises(SettingsError, match=r"^mask_ratio is -1, but"):
+        dataclasses.replace(StitchSettings(), values={"mask_ratio": -1})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        StitchSettings().plan = "8L"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        StitchSettings().values["mask_ratio"] = 1.0  # type: ignore[index]
+
+
+# --- methods
+
+
+@pytest.mark.parametrize("name", METHOD_OF)
+def test_each_method_has_its_settings_and_presets(name: str) -> None:
+    assert list(METHOD_OF[name].specs()) == OWN[name]
+    assert list(METHOD_OF[name].presets) == PRESETS_OF[name]
+    assert [own for own in method_specs() if name in methods_with(own)] == OWN[name]
+    assert type(StitchSettings(method=name).chosen()) is METHOD_OF[name]
 
 
 @pytest.mark.parametrize(
-    ("method", "pairs"),
+    ("values", "method"),
     [
-        ("HybridStitch", [(0.3, 0.31), (8, 9), (8, 0), (0.3, 0), (0, 0.2), (0, 3)]),
-        ("RAS", [(8, 0.2), (0.9, 2)]),  # two units: only the run's step count can tell
-        ("T-Stitch", [(0.3, 0.2)]),
-        ("SRDiffusion", [(8, 5)]),
+        ({}, "Step cache"),
+        ({"small_checkpoint": "m"}, "HybridStitch"),
+        ({"small_checkpoint": "m", "switch_step": 4, "mask_ratio": 0.3}, "HybridStitch"),
+        ({"switch_step": 4, "mask_ratio": 0.3}, "Step cache"),
+        ({"small_checkpoint": "m", "method": "Step cache"}, "Step cache"),
+        ({"preset": "Paper"}, "HybridStitch"),
+        ({"preset": "Fast"}, "Step cache"),
     ],
 )
-def test_pairs_of_points_that_are_allowed(method: str, pairs: list[tuple[float, float]]) -> None:
-    for switch, handoff in pairs:
-        settings = StitchSettings.from_dict({"method": method, "switch_step": switch, "handoff_step": handoff})
-        assert (settings.switch_step, settings.handoff_step) == (switch, handoff)
+def test_auto_is_hybridstitch_where_a_small_checkpoint_is_chosen(values: dict[str, object], method: str) -> None:
+    assert in_force(**values) == method
+
+
+def test_the_chosen_method_has_its_own_values() -> None:
+    made = StitchSettings.from_dict({"small_checkpoint": "m", "switch_step": 4, "mask_ratio": 0.4}).chosen()
+    assert (made.switch_step, made.mask_ratio) == (4, 0.4)  # type: ignore[attr-defined]
+    assert StitchSettings(method="T-Stitch").chosen().switch_step == 0.4  # type: ignore[attr-defined]
+    assert StitchSettings.from_dict({"method": "T-Stitch"}).chosen() == METHOD_OF["T-Stitch"]()
 
 
 # --- presets
 
 
-def test_presets_are_read_only_and_give_every_governed_field() -> None:
-    assert [name for name, spec in SPECS.items() if spec.governed] == GOVERNED
-    assert list(PRESETS) == ["Paper", "Quality", "Balanced", "Fast"]
-    assert all(list(preset) == GOVERNED for preset in PRESETS.values())
-    with pytest.raises(TypeError):
-        PRESETS["Fast"] = {}  # type: ignore[index]
-    with pytest.raises(TypeError):
-        PRESETS["Fast"]["mask_ratio"] = 1.0  # type: ignore[index]
+@pytest.mark.parametrize(("method", "label"), EVERY_PRESET)
+def test_a_preset_brings_its_values_and_any_other_value_makes_it_custom(method: str, label: str) -> None:
+    made = StitchSettings.from_dict({"method": method, "preset": label, "kv_cache": "off"})
+    assert (made.preset, made.kv_cache) == (label, "off")
+    assert {name: made.values[name] for name in OWN[method]} == METHOD_OF[method].preset(label)
+    for name in OWN[method]:
+        same = {"method": method, "preset": label, name: made.values[name]}
+        assert StitchSettings.from_dict(same).preset == label
+        other = "change" if name == "score" else 0.123
+        changed = StitchSettings.from_dict({**same, name: other})
+        assert changed.to_dict() == {**made.to_dict(), "kv_cache": "full", "preset": "Custom", name: other}
 
 
-def test_defaults_are_the_balanced_preset() -> None:
-    settings = StitchSettings()
-    assert settings.preset == "Balanced"
-    assert {name: getattr(settings, name) for name in GOVERNED} == dict(PRESETS["Balanced"])
-    assert settings == StitchSettings.from_dict({}) == StitchSettings.from_dict({"preset": "Balanced"})
+def test_defaults_are_the_balanced_preset_of_the_two_usual_methods() -> None:
+    assert StitchSettings() == StitchSettings.from_dict({}) == StitchSettings.from_dict({"preset": "Balanced"})
+    for method in ("Auto", "HybridStitch", "Step cache"):
+        assert StitchSettings(method=method).preset == "Balanced"
 
 
-@pytest.mark.parametrize("label", PRESETS)
-def test_preset_brings_its_values(label: str) -> None:
-    settings = StitchSettings.from_dict({"preset": label, "kv_cache": "off"})
-    assert settings.preset == label
-    assert settings.kv_cache == "off"
-    assert {name: getattr(settings, name) for name in GOVERNED} == dict(PRESETS[label])
+def test_what_auto_comes_to_agrees_in_what_is_shared() -> None:
+    """So that a small checkpoint may be chosen or cleared without a preset losing its name."""
+    for label in PRESETS_OF["Step cache"]:
+        shared = set(OWN["HybridStitch"]) & set(OWN["Step cache"])
+        rows = [METHOD_OF[name].preset(label) for name in ("HybridStitch", "Step cache")]
+        assert {name: rows[0][name] for name in shared} == {name: rows[1][name] for name in shared}
+        for small in ("", "m"):
+            assert StitchSettings.from_dict({"preset": label, "small_checkpoint": small}).preset == label
 
 
-@pytest.mark.parametrize("label", PRESETS)
-@pytest.mark.parametrize("name", GOVERNED)
-def test_explicit_value_wins_over_preset(label: str, name: str) -> None:
-    other = {**PRESETS["Paper"], "method": "RAS", "mask_ratio": 0.9, "mask_threshold": 2.0, "small_scope": "outside"}
-    other |= {
-        "score": "change" if PRESETS[label]["score"] == "detail" else "detail",
-        "extrapolate": 0.5,
-        "refresh_every": 7,
-        "adaptive": True,
-        "switch_step": 0.1,
-        "full_share": 0.7,
-        "hold_guidance": 0.3,
-    }
-    other |= {"handoff_step": 0.9, "background": {"reuse": "small", "small": "reuse"}[PRESETS[label]["background"]]}
-    same = StitchSettings.from_dict({"preset": label, name: PRESETS[label][name]})
-    assert same == StitchSettings.from_dict({"preset": label})
-    changed = StitchSettings.from_dict({"preset": label, name: other[name]})
-    assert changed.to_dict() == {**same.to_dict(), "preset": "Custom", name: other[name]}
+@pytest.mark.parametrize("method", [name for name, presets in PRESETS_OF.items() if not presets])
+def test_a_preset_that_the_method_does_not_have_is_custom(method: str) -> None:
+    made = StitchSettings.from_dict({"method": method, "preset": "Fast"})
+    assert made.preset == "Custom"
+    assert {name: made.values[name] for name in OWN[method]} == METHOD_OF[method].preset("")
+    assert preset_values("Fast", method) == made.values
 
 
-def test_when_the_label_becomes_or_stays_custom() -> None:
-    defaults = StitchSettings().to_dict()
-    assert StitchSettings.from_dict({"mask_ratio": 0.5}).to_dict() == defaults | {"preset": "Custom", "mask_ratio": 0.5}
-    assert StitchSettings.from_dict({"preset": "Custom"}).to_dict() == defaults | {"preset": "Custom"}
-    assert StitchSettings.from_dict({"preset": "Fast", "refresh_every": float(PRESETS["Fast"]["refresh_every"])}) == (
-        StitchSettings.from_dict({"preset": "Fast"})
-    )
+# --- changes, as a plot makes them
 
 
-def test_changed_preset_brings_its_values_but_explicit_changes_win() -> None:
-    base = StitchSettings.from_dict({"mask_ratio": 0.5, "hires": "first"})
-    assert base.with_changes({"preset": "Fast"}) == StitchSettings.from_dict({"preset": "Fast", "hires": "first"})
-    both = base.with_changes({"preset": "Fast", "mask_ratio": 0.4})
-    assert both == StitchSettings.from_dict({"preset": "Fast", "mask_ratio": 0.4, "hires": "first"})
-    assert both.preset == "Custom"
-    assert base.with_changes({"refresh_every": 9}).mask_ratio == 0.5
-    assert base.with_changes({"preset": "Custom", "refresh_every": 9}).mask_ratio == 0.5
+def test_a_changed_preset_or_method_brings_its_values_but_explicit_changes_win() -> None:
+    base = StitchSettings.from_dict({"mask_ratio": 0.5, "small_checkpoint": "m", "hires": "first"})
+    kept = {"small_checkpoint": "m", "hires": "first"}
+    assert base.with_changes({"preset": "Fast"}) == StitchSettings.from_dict({"preset": "Fast", **kept})
+    assert base.with_changes({"preset": "Fast", "mask_ratio": 0.4}).values["mask_ratio"] == 0.4
+    assert base.with_changes({"method": "RAS"}) == StitchSettings.from_dict({"method": "RAS", **kept})
+    assert base.with_changes({"computed_share": 0.9}).values["mask_ratio"] == 0.5
 
 
-def test_changes_are_checked_together() -> None:
-    base = StitchSettings.from_dict({"switch_step": 8, "handoff_step": 16})
-    moved = base.with_changes({"switch_step": 20, "handoff_step": 24})
-    assert (moved.switch_step, moved.handoff_step) == (20, 24)
-    with pytest.raises(SettingsError, match=r"handoff_step is 16, but must be greater"):
-        base.with_changes({"switch_step": 20})
+@pytest.mark.parametrize(("name", "method"), [("mask_ratio", "HybridStitch"), ("computed_share", "Step cache")])
+def test_a_changed_setting_brings_a_method_that_has_it(name: str, method: str) -> None:
+    made = StitchSettings.from_dict({"method": "Step cache"}).with_changes({name: 0.4})
+    assert (made.method, made.values[name]) == (method, 0.4)
 
 
-def test_direct_construction_is_checked_and_keeps_the_label_true() -> None:
-    with pytest.raises(SettingsError, match=r"^mask_ratio is 1\.5, but must be a number from 0 to 1\.$"):
-        StitchSettings(mask_ratio=1.5)
-    with pytest.raises(SettingsError, match=r"^mask_ratio is -1, but"):
-        dataclasses.replace(StitchSettings(), mask_ratio=-1)
-    assert StitchSettings(kv_cache="off").preset == "Balanced"
-    assert StitchSettings(mask_ratio=0.5).preset == "Custom"
-    fast = StitchSettings(preset="Fast", **PRESETS["Fast"])  # type: ignore[arg-type]
-    assert fast.preset == "Fast"
-    assert dataclasses.replace(fast, mask_ratio=0.9).preset == "Custom"
+@pytest.mark.parametrize(
+    "changes", [{"switch_step": 4}, {"preset": "Fast"}, {"method": "RAS"}, {"target_speedup": 1.5}, {"score": "change"}]
+)
+def test_a_change_takes_the_place_of_a_written_plan(changes: dict[str, object]) -> None:
+    base = StitchSettings(small_checkpoint="m", plan="8L X S")
+    assert base.with_changes(changes).plan == ""
+    assert base.with_changes({**changes, "plan": "4L"}).plan == "4L"
+    assert base.with_changes({"kv_cache": "off"}).plan == "8L X S"
 
 
-def test_settings_cannot_change_and_can_be_hashed() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        StitchSettings().mask_ratio = 0.5  # type: ignore[misc]
-    assert len({StitchSettings(), StitchSettings(), StitchSettings(hires="first")}) == 2
+@pytest.mark.parametrize(
+    ("changes", "target"),
+    [({"switch_step": 4}, 0), ({"preset": "Fast"}, 0), ({"mask_ratio": 0.2}, 2), ({"method": "RAS"}, 2)],
+)
+def test_a_change_that_a_target_would_override_ends_it(changes: dict[str, object], target: float) -> None:
+    base = StitchSettings(small_checkpoint="m", target_speedup=2.0)
+    assert base.with_changes(changes).target_speedup == target
+    assert base.with_changes({**changes, "target_speedup": 1.5}).target_speedup == 1.5

@@ -6,7 +6,8 @@ import base64
 import binascii
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -15,13 +16,14 @@ from lib_hybridstitch import __version__
 from lib_hybridstitch.errors import HybridStitchError, SettingsError, quoted
 from lib_hybridstitch.mmdit import checkpoint
 from lib_hybridstitch.mmdit.config import MMDiTConfig
-from lib_hybridstitch.plans.plan import Plan, PlannedStep, make_plan, run_sigmas
-from lib_hybridstitch.prediction.cost import Costs, forecast
-from lib_hybridstitch.prediction.target import aim
-from lib_hybridstitch.prediction.timings import RunKind
-from lib_hybridstitch.settings import PRESETS, StitchSettings
+from lib_hybridstitch.plans.methods import METHODS
+from lib_hybridstitch.plans.profile import Profile, ProfileError, profile_of
+from lib_hybridstitch.prediction.operations import Setup
+from lib_hybridstitch.prediction.resolver import Resolved, resolve
+from lib_hybridstitch.settings import StitchSettings
 
 if TYPE_CHECKING:
+    from lib_hybridstitch.hosts.base import Host
     from lib_hybridstitch.webui.extension import Extension
 
 ROOT = "/hybridstitch/v1"
@@ -36,27 +38,27 @@ RUN_LIMITS: dict[str, tuple[type, Any, float, float]] = {
     "batch_size": (int, 1, 1, 64),
     "denoising_strength": (float, 1.0, 0, 1),
 }
-"""Numbers of a run that a forecast depends on: type, default, least and most."""
-
-
-SMALL_ADVICE = {
-    "choose_small": "Choose a small checkpoint: this plan needs one.",
-    "no_small": "This plan uses no small model.",
-}
+"""Numbers of a run that a prediction depends on: type, default, least and most."""
 
 
 class UnavailableError(HybridStitchError):
-    """A forecast cannot be made yet, because the large model is not known."""
+    """A prediction cannot be made yet, because the large model is not known."""
 
 
 def schema() -> dict[str, Any]:
-    """What can be set: JSON Schema of the settings, the presets' values, and the order of positional arguments."""
+    """What can be set: JSON Schema of the settings, the methods with their presets, the order of positions."""
     settings = StitchSettings.json_schema()
     return {
         "version": __version__,
         "settings": settings,
         "positions": list(settings["properties"]),
-        "presets": {name: dict(values) for name, values in PRESETS.items()},
+        "methods": {
+            method.name: {
+                "settings": list(method.specs()),
+                "presets": {name: method.preset(name) for name in method.presets},
+            }
+            for method in METHODS
+        },
     }
 
 
@@ -73,67 +75,63 @@ def plan(extension: Extension, request: Mapping[str, Any]) -> dict[str, Any]:
         PairError: when the two models cannot be stitched.
         UnavailableError: while no large model is loaded or chosen.
     """
-    run = _run_of(request)
-    settings = extension.settings([run["settings"]])
-    sigmas = extension.host.schedule(run["sampler"], run["scheduler"], run["steps"])
-    sampled = _sampled(sigmas, run["denoising_strength"])
-    made = make_plan(settings, sigmas)
-    large = extension.host.large_config(settings)
+    asked = _run_of(request)
+    settings = extension.settings([asked["settings"]])
+    host = extension.host
+    run = host.run(asked["sampler"], asked["scheduler"], asked["steps"], asked["denoising_strength"])
+    large = host.large_config(settings)
     if large is None:
-        raise UnavailableError("No model is loaded yet; generate once, or choose a checkpoint, to get a forecast.")
-    small = _small_config(extension, settings, large) if made.needs_small else None
-    tokens = _tokens(run["width"], large.patch_size) * _tokens(run["height"], large.patch_size)
-    streams = 1 if run["cfg_scale"] == 1 else 2
-    rows = run["batch_size"] * streams
-    kind = RunKind(large, small, tokens, rows, settings.kv_cache, settings.small_device, streams)
-
-    def costs_of(plan: Plan) -> Costs:
-        return extension.paces.costs(kind, kind.counted(plan, extension.host.context()))
-
-    aimed = aim(settings, sigmas, sampled, costs_of) if settings.target_speedup else None
-    wish = settings.target_speedup
-    if aimed:
-        settings = aimed.settings
-        made = make_plan(settings, sigmas)
-    told = forecast(made, sampled, costs_of(made))
-    found, advice = (aimed.reason, aimed.advice(wish)) if aimed else (told.reason, told.advice)
-    reason = _reason(settings, made.needs_small, found)
+        raise UnavailableError("No model is loaded yet; generate once, or choose a checkpoint, to see a prediction.")
+    guided = asked["cfg_scale"] != 1
+    profile, unreadable = _profile(host, settings)
+    run = replace(run, guided=guided, profile=profile)
+    setup = Setup(
+        large,
+        None,
+        _tokens(asked["width"], large.patch_size) * _tokens(asked["height"], large.patch_size),
+        host.context(),
+        asked["batch_size"],
+        1 + guided,
+        settings.kv_cache,
+        settings.small_device,
+    )
+    resolved = resolve(settings, run, setup, extension.timings.of(setup))
+    if resolved.plan.needs_small:
+        setup = replace(setup, small=_small_config(extension, settings, large))
+        resolved = resolve(settings, run, setup, extension.timings.of(setup))
     return {
-        "summary": told.summary,
-        "advice": SMALL_ADVICE.get(reason, advice),
-        "reason": reason,
-        "speedup": told.speedup,
-        "measured": told.measured,
+        "summary": resolved.summary,
+        "plan": str(resolved.plan),
+        "method": resolved.plan.method,
+        "profile": resolved.plan.profile,
+        "notes": [*unreadable, *resolved.plan.notes],
+        "advice": resolved.advice,
+        "reason": resolved.reason,
+        "speedup": resolved.speedup,
+        "seconds": resolved.seconds,
+        "large_seconds": resolved.large_seconds,
         "settings": settings.to_dict(),
-        "tokens": tokens,
-        "steps": [_step(step, made.hybrid.mask_ratio) for step in told.steps],
+        "tokens": setup.tokens,
+        "steps": _steps(resolved, setup),
     }
 
 
-def _reason(settings: StitchSettings, needed: bool, found: str) -> str:
-    """The one thing to know about a plan, a word of `SMALL_ADVICE` or `ADVICE`, if anything.
-
-    That nothing is gained matters more than a small checkpoint that stands by, a missing one more than either.
-
-    Args:
-        settings: of the run.
-        needed: whether its plan uses the small model.
-        found: why nothing is gained, or the wish is missed, or "".
-    """
-    if needed and not settings.small_checkpoint:
-        return "choose_small"
-    return found or ("no_small" if settings.small_checkpoint and not needed else "")
+def _profile(host: Host, settings: StitchSettings) -> tuple[Profile | None, list[str]]:
+    """What is known of the large model, and why it cannot be read where it is there; a generation goes on without."""
+    try:
+        return profile_of(host.profiles(), host.large_hash(settings)), []
+    except ProfileError as error:
+        return None, [str(error)]
 
 
-def _sampled(sigmas: Sequence[float], strength: float) -> Sequence[float]:
-    """The part of a schedule that img2img goes through, by the hosts' arithmetic."""
-    steps = len(run_sigmas(sigmas))
-    return sigmas[max(steps - int(min(strength, 0.999) * steps) - 1, 0) :]
-
-
-def _step(step: PlannedStep, mask_ratio: float) -> dict[str, Any]:
-    large = {"large": 1.0, "small": 0.0}.get(step.stage.value, 1.0 if step.full else mask_ratio)
-    return {"stage": step.stage.value, "sigma": step.sigma, "large": large, "small": step.small, "held": step.held}
+def _steps(resolved: Resolved, setup: Setup) -> list[dict[str, Any]]:
+    """Every step: its kind, its noise level, and the share of all tokens and rows that each model computes."""
+    plan, found = resolved.plan, []
+    for index, (step, sigma) in enumerate(zip(plan.steps, plan.sigmas, strict=True)):
+        work = setup.work(plan, index)
+        shares = {"large": work.large * work.rows, "small": work.small * work.rows}
+        found.append({"kind": step.kind.value, "name": step.kind.word, "sigma": sigma, "ratio": step.ratio, **shares})
+    return found
 
 
 def _tokens(pixels: int, patch: int) -> int:
@@ -146,7 +144,7 @@ def _small_config(extension: Extension, settings: StitchSettings, large: MMDiTCo
         return None
     path = extension.host.find_checkpoint(settings.small_checkpoint).path
     if path.suffix.lower() == ".gguf":
-        return None  # only the host's loader reads it, and a forecast loads nothing
+        return None  # only the host's loader reads it, and a prediction loads nothing
     config = checkpoint.inspect(path).config
     large.check_pair(config, "the large checkpoint", path.name)
     return config
@@ -155,7 +153,7 @@ def _small_config(extension: Extension, settings: StitchSettings, large: MMDiTCo
 def _run_of(request: Mapping[str, Any]) -> dict[str, Any]:
     """The run of a request, checked, with defaults for what is missing."""
     if not isinstance(request, Mapping):
-        raise SettingsError(f"The request is {quoted(request)}, but must be an object of fields and values.")
+        raise SettingsError("Request body must be a JSON object.")
     known = (*RUN_LIMITS, "sampler", "scheduler", "settings")
     for key in request:
         if key not in known:
@@ -181,7 +179,7 @@ async def _request_of(request: Request) -> Any:
     """The JSON of a request's body, read here so that whatever is wrong with it is one sentence.
 
     Raises:
-        HTTPException: 413 for too long a body, 422 for one that is no JSON or names a field twice.
+        HTTPException: 413 for too long a body, 422 for one that is not JSON or names a field twice.
     """
     body = bytearray()
     async for piece in request.stream():
@@ -193,7 +191,7 @@ async def _request_of(request: Request) -> Any:
     except SettingsError as error:
         raise HTTPException(422, str(error)) from error
     except (ValueError, RecursionError) as error:
-        raise HTTPException(422, "The request is no JSON, but must be an object of fields and values.") from error
+        raise HTTPException(422, "Request body must be a JSON object.") from error
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,17 +6,17 @@ import json
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lib_hybridstitch.errors import SettingsError, in_words
 from lib_hybridstitch.generation import summary
 from lib_hybridstitch.generation.generation import Generation
 from lib_hybridstitch.hosts.base import Host, SmallModel
-from lib_hybridstitch.hosts.slot import Shelf
+from lib_hybridstitch.hosts.slot import ModelSlot
 from lib_hybridstitch.log import get_logger
-from lib_hybridstitch.prediction.timings import Paces
-from lib_hybridstitch.settings import StitchSettings, specs
+from lib_hybridstitch.prediction.timings import Timings
+from lib_hybridstitch.settings import StitchSettings
 from lib_hybridstitch.webui import xyz
 from lib_hybridstitch.webui.options import Options
 
@@ -35,8 +35,8 @@ class Extension:
     def __init__(self, host: Host, options: Callable[[], Options]) -> None:
         self.host = host
         self.options = options
-        self.shelf: Shelf[SmallModel] = Shelf()
-        self.paces = Paces()
+        self.slot: ModelSlot[SmallModel] = ModelSlot()
+        self.timings = Timings()
         self.last_run: dict[str, Any] | None = None
         self._runs: OrderedDict[str, str] = OrderedDict()
         self._generations: list[Generation] = []
@@ -100,9 +100,9 @@ class Extension:
         except Exception as error:  # noqa: BLE001 - see above
             generation = self._of(p) or self._generation(p, None, Options())
             generation.settings = None
-            with generation.guarded(p):
+            with suppress(Exception):  # where not even telling succeeds, the picture still does
                 generation.break_off(p, error)
-                generation.report(p)
+            generation.report(p)
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
@@ -112,8 +112,7 @@ class Extension:
         Raises:
             SettingsError: for anything that is not allowed.
         """
-        given = args if args and isinstance(args[0], Mapping) else [_named(args)]
-        settings = StitchSettings.from_args(given)
+        settings = StitchSettings.from_args(args)
         if changes:
             settings = settings.with_changes(changes)
         if settings.enabled and not settings.small_checkpoint:
@@ -127,7 +126,7 @@ class Extension:
 
     def release(self) -> bool:
         """Give back the memory of every model that the extension keeps; return whether there was one."""
-        small = self.shelf.release()
+        small = self.slot.release()
         return self.host.release() or small
 
     def release_in_words(self) -> str:
@@ -155,8 +154,8 @@ class Extension:
             self.host,
             weakref.ref(p),
             settings,
-            self.shelf,
-            self.paces,
+            self.slot,
+            self.timings,
             self._finished,
             options.comments,
             options.timings,
@@ -190,15 +189,3 @@ class Extension:
     def _forget(self, p: Any) -> None:
         """Drop the generation of `p`, and those whose object is gone."""
         self._generations = [known for known in self._generations if known.p() not in (None, p)]
-
-
-def _named(args: Sequence[Any]) -> dict[str, Any]:
-    """Positional arguments by name; None stands for "not given".
-
-    Raises:
-        SettingsError: when there are more than settings.
-    """
-    names = list(specs())
-    if len(args) > len(names):
-        raise SettingsError(f"{len(args)} values were given by position, but there are {len(names)} settings.")
-    return {name: value for name, value in zip(names, args, strict=False) if value is not None}

@@ -18,11 +18,11 @@ TIMINGS = "hybridstitch_timings"
 LABELS = {
     SMALL_CHECKPOINT: "Small checkpoint when none is chosen",
     COMMENTS: "Show messages below the picture",
-    TIMINGS: "Record the time of each stage in the infotext",
+    TIMINGS: "Record times in the infotext",
 }
 INFO = {
     SMALL_CHECKPOINT: "empty is the one named on the command line, if any",
-    TIMINGS: "milliseconds; the infotext of a picture made twice then differs",
+    TIMINGS: "milliseconds per kind of step; the infotext of a picture made twice then differs",
 }
 
 
@@ -33,7 +33,7 @@ class Options:
     Args:
         small_checkpoint: used by a run that names none; "" is none.
         comments: whether sentences appear below the picture.
-        timings: whether the infotext records milliseconds per stage.
+        timings: whether the infotext records milliseconds per kind of step.
     """
 
     small_checkpoint: str = ""

@@ -56,7 +56,7 @@ def register(folder: Path) -> Extension:
 
 def _begin_anew(extension: Extension) -> None:
     """The WebUI has loaded a checkpoint: other weights, other times."""
-    extension.paces.clear()
+    extension.timings.clear()
     if extension.release():
         get_logger("webui").info("HybridStitch released its models, because the WebUI's checkpoint changed")
 

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from lib_hybridstitch.fields import FieldSpec, Scalar
+from lib_hybridstitch.plans.plan import parse
 from lib_hybridstitch.settings import specs
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ATTRIBUTE = "hybridstitch_xyz"
 PREFIX = "[HybridStitch] "
 ENABLED = "Enabled"
+CHECKPOINT = "small_checkpoint"
 _LOADING = 0.8  # the plot makes costly axes its outer loops: between a VAE's 0.7 and a whole checkpoint's 1.0
 _TICKS = {"True": True, "False": False}
 
@@ -63,7 +65,7 @@ def _axis(make: Callable[..., Any], name: str, label: str, host: Host) -> Any:
         more["choices"] = lambda: list(_TICKS)
     elif spec.choices:
         more["choices"] = lambda: list(spec.choices)
-    elif spec.kind is str:
+    elif name == CHECKPOINT:
         more = {"choices": host.checkpoint_titles, "cost": _LOADING}
     return make(label, kind, _apply(name, spec), confirm=_confirm(name, spec, host), **more)
 
@@ -80,9 +82,11 @@ def _confirm(name: str, spec: FieldSpec, host: Host) -> Callable[[Any, Sequence[
 
     def confirm(_p: Any, values: Sequence[Any]) -> None:
         for value in values:
-            checked = spec.check(name, _value(spec, value))
-            if spec.kind is str and not spec.choices and checked:
-                host.find_checkpoint(str(checked))
+            checked = str(spec.check(name, _value(spec, value)))
+            if name == "plan":
+                parse(checked)
+            elif name == CHECKPOINT and checked:
+                host.find_checkpoint(checked)
 
     return confirm
 

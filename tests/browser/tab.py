@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from lib_hybridstitch.settings import PRESETS
+from lib_hybridstitch.settings import AUTO, method_specs, preset_values
 
 PANEL = "script_{kind}_hybridstitch_{name}"
 PATIENCE = 30_000  # milliseconds; a picture takes about two seconds on an idle machine
@@ -34,7 +34,7 @@ class Tab:
         page.wait_for_selector(f"#{self.id('enabled')}-visible-checkbox")
 
     def _hear(self, said: Any) -> None:
-        """Note an error; refused forecasts, which the panel shows, are written there by the browser itself."""
+        """Note an error; refused predictions, which the panel shows, are written there by the browser itself."""
         refused = "422" in said.text and str(said.location.get("url", "")).endswith("/hybridstitch/v1/plan")
         if said.type == "error" and not refused:
             self.errors.append(f"console: {said.text} ({said.location})")
@@ -62,7 +62,7 @@ class Tab:
     def unfold(self) -> None:
         """Open the panel by its arrow, which ticks it too."""
         self.page.click(f"#{self.id('enabled')} .label-wrap")
-        self.panel("plan").wait_for(state="visible")
+        self.panel("bar").wait_for(state="visible")
 
     def set(self, name: str, value: float | str) -> None:
         """Type a number of the panel."""
@@ -74,26 +74,46 @@ class Tab:
         """A number of the panel."""
         return float(self.panel(name, "input[type=number]").input_value())
 
-    def choose(self, name: str, value: str) -> None:
-        """One of the panel's choices; a preset's numbers come from the server, so wait until they are there."""
-        self.panel(name, f"input[type=radio][value='{value}']").check()
-        if name == "preset":
-            shown = {self.id(of): PRESETS[value][of] for of in ("switch_step", "mask_ratio", "full_share")}
-            self.page.wait_for_function(
-                "(shown) => Object.entries(shown).every(([id, number]) =>"
-                " Number(document.querySelector(`#${id} input[type=number]`).value) === number)",
-                arg=shown,
-            )
+    def preset(self, value: str) -> None:
+        """Choose a preset; its numbers come from the server, so wait until they are there."""
+        self.panel("preset", f"input[type=radio][value='{value}']").check()
+        row = preset_values(value, AUTO)
+        shown = {self.id(name): row[name] for name in ("switch_step", "computed_share")}
+        self.page.wait_for_function(
+            "(shown) => Object.entries(shown).every(([id, number]) =>"
+            " Number(document.querySelector(`#${id} input[type=number]`).value) === number)",
+            arg=shown,
+        )
 
-    def chosen(self, name: str) -> str:
-        """Which of them is chosen."""
-        return str(self.panel(name, "input[type=radio]:checked").input_value())
+    def pick(self, name: str, value: str) -> None:
+        """Choose from one of the panel's lists, by mouse."""
+        self.panel(name, "input").click()
+        options = self.panel(name, "ul li, [role=option]")
+        options.filter(has_text=re.compile(rf"^\W*{re.escape(value)}\W*$")).first.click()
+
+    def unfold_advanced(self) -> None:
+        """Open the Advanced fold."""
+        self.panel("advanced", ".label-wrap").first.click()
+        self.panel("plan").wait_for(state="visible")
+
+    @property
+    def plan(self) -> Any:
+        """The box in which a plan is written."""
+        return self.panel("plan", ":is(input, textarea)")
+
+    def controls(self) -> list[str]:
+        """The methods' controls that are there."""
+        return [name for name in method_specs() if self.panel(name).is_visible()]
+
+    def chosen_preset(self) -> str:
+        """Which preset is chosen."""
+        return str(self.panel("preset", "input[type=radio]:checked").input_value())
 
     def small(self, name: str) -> None:
-        """Type the small checkpoint."""
+        """Type the small checkpoint; none is left by going on, as Enter would choose from the list."""
         box = self.panel("small_checkpoint", "input")
         box.fill(name)
-        box.press("Enter")
+        box.press("Enter" if name else "Tab")
 
     def field(self, name: str, value: float | str) -> None:
         """Type into a field of the page itself."""
@@ -114,9 +134,9 @@ class Tab:
         self.field("steps", steps)
 
     def settle(self) -> str:
-        """Wait until the forecast belongs to what is set; returns its words."""
+        """Wait until the bar belongs to what is set; returns its words."""
         self.page.wait_for_timeout(900)  # the page looks three times a second, and asks at the second equal look
-        return str(self.panel("plan").inner_text())
+        return str(self.panel("bar").inner_text())
 
     # What a user sees
 
@@ -183,8 +203,8 @@ class Tab:
         )
 
 
-def stages(infotext: str) -> str:
-    """What the infotext says about the run's stages."""
+def happened(infotext: str) -> str:
+    """What the infotext says about the run's steps."""
     found = re.search(r'HybridStitch: "?([^"\n]*?)"?(?:, HybridStitch \w|$)', infotext)
     return found[1] if found else ""
 

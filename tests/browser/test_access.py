@@ -15,11 +15,12 @@ RULES = {"aria-allowed-attr", "color-contrast", "button-name", "label", "image-a
 
 
 def paper_run(tab: Tab) -> Tab:
-    """A page after a run with every stage."""
+    """A page after a run of three stages."""
     tab.ask("frog and red apple on blue", 4)
     tab.unfold()
     tab.small("demo_small")
-    tab.choose("preset", "Paper")
+    tab.settle()
+    tab.preset("Paper")
     tab.settle()
     tab.generate()
     tab.steps()
@@ -52,21 +53,20 @@ def test_the_bar_says_in_words_what_it_shows(tab: Tab) -> None:
     tab.field("steps", 20)
     tab.unfold()
     tab.settle()
-    bar = tab.panel("plan", "[role=img]")
+    bar = tab.panel("bar", "[role=img]")
     assert "20 steps" in str(bar.get_attribute("aria-label")) and "x" in str(bar.get_attribute("aria-label"))
-    assert tab.panel("plan", "[role=status]").count() >= 1
+    assert tab.panel("bar", "[role=status]").count() >= 1
 
 
 @once
 def test_a_refusal_is_announced_and_the_bar_keeps_its_place(tab: Tab) -> None:
     tab.unfold()
     tab.settle()
-    height = tab.panel("plan").bounding_box()["height"]
+    height = tab.panel("bar").bounding_box()["height"]
     tab.small("nobody")
-    tab.choose("preset", "Paper")
     assert "nobody" in tab.settle()
-    assert "nobody" in tab.panel("plan", "[role=status]").first.inner_text()
-    assert tab.panel("plan").bounding_box()["height"] == pytest.approx(height, abs=24)
+    assert "nobody" in tab.panel("bar", "[role=status]").first.inner_text()
+    assert tab.panel("bar").bounding_box()["height"] == pytest.approx(height, abs=24)
 
 
 def test_timeline_and_comparison_work_by_keyboard_alone(tab: Tab) -> None:

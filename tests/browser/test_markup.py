@@ -37,7 +37,7 @@ def nothing_ran(tab: Tab, asked: list[str]) -> None:
 
 
 def test_a_name_with_markup_is_shown_and_never_run(tab: Tab) -> None:
-    """In the list, the forecast, the progress, the infotext, the timeline, the sentences below, and the comparison."""
+    """In the list, the bar, the progress, the infotext, the timeline, the sentences below, and the comparison."""
     asked: list[str] = []
     tab.page.on("request", lambda request: asked.append(request.url) if "markup-" in request.url else None)
     tab.page.on("dialog", lambda dialog: asked.append(dialog.message))
@@ -52,8 +52,7 @@ def test_a_name_with_markup_is_shown_and_never_run(tab: Tab) -> None:
     nothing_ran(tab, asked)
 
     tab.small(MARKUP_STRANGER)
-    tab.choose("preset", "Paper")
-    assert MARKUP_STRANGER in tab.settle()  # the forecast's refusal
+    assert MARKUP_STRANGER in tab.settle()  # why there is no prediction
     infotext = tab.generate()
     assert "HybridStitch stopped" in infotext and MARKUP_STRANGER in infotext and PROMPT in infotext
     note = tab.panel("run", ".hybridstitch-note")

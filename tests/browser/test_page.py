@@ -8,23 +8,191 @@ from typing import Any
 
 import pytest
 
+from lib_hybridstitch.settings import specs
 from tests.browser.conftest import STRANGER
 from tests.browser.server import Server
-from tests.browser.tab import Tab, same, stages
+from tests.browser.tab import Tab, happened, same
+from tests.settings_tables import OWN
 
 once = pytest.mark.parametrize("server", ["forge"], indirect=True)
 """For what does not depend on the version of gradio."""
+a1111 = pytest.mark.parametrize("server", ["a1111"], indirect=True)
 
 FROG = "frog and red apple on blue"
 CLIENT_SIZE = {"width": 128, "height": 128}
 
 
 def paper(tab: Tab) -> None:
-    """The published method, which has every stage and a mask."""
+    """The published method, which has three stages and a mask."""
     tab.unfold()
     tab.small("demo_small")
-    tab.choose("preset", "Paper")
     tab.settle()
+    tab.preset("Paper")
+    tab.settle()
+
+
+def asked(tab: Tab) -> list[dict[str, Any]]:
+    """Hears the settings of every question to /plan."""
+    found: list[dict[str, Any]] = []
+
+    def hear(request: Any) -> None:
+        if request.url.endswith("/hybridstitch/v1/plan"):
+            found.append(request.post_data_json["settings"])
+
+    tab.page.on("request", hear)
+    return found
+
+
+def drawn(tab: Tab, of: str = "bar", what: str = ".hybridstitch-segment") -> str:
+    """The kinds of the steps that the bar shows."""
+    return "".join(tab.panel(of, what).evaluate_all("(all) => all.map((one) => one.dataset.kind)"))
+
+
+# --- the controls
+
+
+def test_only_the_methods_controls_are_there_and_all_settings_are_sent(tab: Tab) -> None:
+    questions = asked(tab)
+    tab.unfold()
+    tab.settle()
+    assert tab.controls() == OWN["Step cache"]
+    tab.small("demo_small")
+    tab.settle()
+    assert tab.controls() == OWN["HybridStitch"]
+    for method in ("T-Stitch", "Step cache", "RAS", "HybridStitch"):
+        tab.pick("method", method)
+        assert tab.settle()
+        assert tab.controls() == OWN[method]
+        assert tab.panel("preset").is_visible() == (method in ("Step cache", "HybridStitch"))
+        assert questions[-1]["method"] == method
+    tab.pick("method", "Auto")
+    tab.small("")
+    tab.settle()
+    assert tab.controls() == OWN["Step cache"]
+    assert all(list(settings) == list(specs()) for settings in questions)
+
+
+def test_asked_for_the_method_the_page_draws_by_the_method(tab: Tab) -> None:
+    """A small checkpoint, a switch and a ratio: nothing else needs to be known, and each of them counts."""
+    tab.ask(FROG, 4, steps=28)
+    tab.unfold()
+    tab.small("demo_small")
+    tab.settle()
+    tab.set("switch_step", 4)
+    tab.set("mask_ratio", 0.3)
+    assert "masked at 30 %" in tab.settle() and tab.chosen_preset() == "Custom"
+    assert drawn(tab).startswith("LLLLM")
+    infotext = tab.generate()
+    assert "HybridStitch method: HybridStitch" in infotext and "HybridStitch plan: 4L " in infotext
+    assert "masked at 30 %" in happened(infotext) and " small" in happened(infotext)
+    tab.set("switch_step", 6)
+    tab.set("mask_ratio", 0.5)
+    assert "masked at 50 %" in tab.settle()
+    assert drawn(tab).startswith("LLLLLLM")
+
+
+def test_a_preset_moves_the_numbers_and_a_number_names_the_preset(tab: Tab) -> None:
+    tab.unfold()
+    tab.small("demo_small")
+    tab.settle()
+    tab.preset("Fast")
+    tab.set("mask_ratio", 0.4)
+    tab.settle()
+    assert tab.chosen_preset() == "Custom"
+    tab.set("mask_ratio", 0.3)
+    tab.settle()
+    assert tab.chosen_preset() == "Fast"
+    tab.set("target_speedup", 2)
+    tab.set("switch_step", 0.4)
+    tab.settle()
+    assert tab.number("target_speedup") == 0, "the target would override the switch"
+
+
+def test_a_pasted_plan_stays_until_a_control_is_touched(tab: Tab) -> None:
+    """However the settings of the infotext differ from those that the panel shows."""
+    line = "Steps: 12, Sampler: Euler, CFG scale: 3, Seed: 1, Size: 128x128"
+    pasted = f"{FROG}\n{line}, HybridStitch method: HybridStitch, HybridStitch small checkpoint: demo_small"
+    pasted += ", HybridStitch preset: Custom, HybridStitch score: change, HybridStitch plan: 6L 2M40 X 3S"
+    tab.unfold()
+    tab.unfold_advanced()
+
+    def paste() -> None:
+        tab.field("prompt", pasted)
+        tab.page.click("#txt2img_paste")
+        tab.page.wait_for_function("(id) => document.querySelector(`#${id} input`).value", arg=tab.id("plan"))
+
+    touches: list[Callable[[], None]] = [
+        lambda: tab.set("mask_ratio", 0.2),
+        lambda: tab.pick("score", "disagreement"),
+        lambda: tab.preset("Fast"),
+        lambda: tab.pick("method", "SRDiffusion"),
+        lambda: tab.set("target_speedup", 1.5),
+    ]
+    for touch in touches:
+        paste()
+        words = tab.settle()
+        assert tab.plan.input_value() == "6L 2M40 X 3S"
+        assert "2 masked at 40 %" in words and "The plan under Advanced is in force." in words
+        touch()
+        assert "The plan under Advanced" not in tab.settle()
+        assert tab.plan.input_value() == ""
+
+
+# --- the bar
+
+
+@once
+def test_the_bar_has_a_segment_per_step_filled_as_it_is_computed(tab: Tab) -> None:
+    tab.field("steps", 28)
+    tab.unfold()
+    tab.small("demo_small")
+    tab.unfold_advanced()
+    tab.plan.fill("8L 6M30 X 3S 6C 4s")
+    tab.settle()
+    shares = tab.panel("bar", ".hybridstitch-segment").evaluate_all(
+        "(all) => all.map((one) => [one.dataset.kind, one.style.getPropertyValue('--hybridstitch-share'),"
+        " one.style.getPropertyValue('--hybridstitch-both')])"
+    )
+    told = {kind: (float(large), float(both)) for kind, large, both in shares}
+    assert drawn(tab) == 8 * "L" + 6 * "M" + "X" + 3 * "S" + 6 * "C" + 4 * "s"
+    assert told == {"L": (1, 1), "M": (0.3, 1), "X": (0, 0), "S": (0, 1), "C": (0.5, 0.5), "s": (0, 0.5)}
+    assert tab.panel("bar", "li").all_inner_texts() == [
+        "8 large", "6 masked at 30 %", "1 extrapolated", "3 small", "6 CFG cached", "4 small CFG cached",
+    ]  # fmt: skip
+
+
+def test_the_bar_follows_at_once_and_says_when_nothing_is_gained(tab: Tab) -> None:
+    tab.field("steps", 20)
+    tab.unfold()
+    before = tab.settle()
+    assert "20 steps" in before and "Step cache runs" in before
+    tab.preset("Quality")
+    assert tab.settle() != before
+    tab.set("computed_share", 1)
+    assert "Not faster" in tab.settle()
+    assert tab.chosen_preset() == "Custom"
+    tab.page.fill("#txt2img_steps input[type=number]", "5")
+    tab.preset("Fast")
+    assert "because this pass is so short" in tab.settle()
+
+
+def test_behind_a_password_the_panel_says_why_it_tells_nothing(tab: Tab) -> None:
+    questions = []
+
+    def refuse(route: Any) -> None:
+        questions.append(route.request.url)
+        route.fulfill(status=401, body='{"detail": "Give the user name and password of --api-auth."}')
+
+    tab.page.route("**/hybridstitch/v1/plan", refuse)
+    tab.unfold()
+    assert "--api-auth" in tab.settle()
+    tab.set("computed_share", 0.7)
+    tab.settle()
+    assert len(questions) == 1, "asking again would only fill the browser's console"
+    tab.errors.clear()  # the browser itself notes that one
+
+
+# --- a generation, and what is told of it
 
 
 def test_ticked_the_picture_is_stitched_and_unticked_it_is_the_large_models(tab: Tab) -> None:
@@ -33,11 +201,7 @@ def test_ticked_the_picture_is_stitched_and_unticked_it_is_the_large_models(tab:
     large = tab.picture()
     assert "HybridStitch" not in plain
     paper(tab)
-    tab.set("switch_step", 4)
-    tab.set("mask_ratio", 0.5)
-    assert "4 large" in tab.settle()
-    infotext = tab.generate()
-    assert stages(infotext).startswith("4 large, ") and "mask 50 %" in stages(infotext)
+    assert "masked at 30 %" in happened(tab.generate())
     assert not same(tab.picture(), large)
     tab.tick.click()
     assert tab.generate() == plain
@@ -51,8 +215,8 @@ def test_the_timeline_has_a_bar_per_step_and_the_mask_follows_the_slider(tab: Ta
     tab.settle()
     tab.generate()
     assert tab.steps() == 12
-    assert "x measured" in tab.panel("run").inner_text()
-    assert "by measured times" in tab.settle()
+    assert "x (predicted " in tab.panel("run").inner_text()
+    assert "12 steps in " in tab.settle() and "instead of" in tab.settle()
     slider = tab.panel("run", ".hybridstitch-slider")
     found = {}
     slider.focus()
@@ -60,76 +224,28 @@ def test_the_timeline_has_a_bar_per_step_and_the_mask_follows_the_slider(tab: Ta
     for _ in range(12):
         words = str(slider.get_attribute("aria-valuetext"))
         assert words == tab.panel("run", ".hybridstitch-told").inner_text()
-        stage, share = words.split(" · ")[1], words.split(" · ")[3]
-        found.setdefault((stage, share.split(" ")[0]), tab.dimmed())
+        kind, share = words.split(" · ")[1], words.split(" · ")[3]
+        found.setdefault((kind, share.split(" ")[0]), tab.dimmed())
         slider.press("ArrowRight")
     assert found["large", "100"] == 0 and found["small", "0"] == 1
-    assert found["hybrid", "25"] == pytest.approx(0.75, abs=0.02)
-    full = tab.panel("run", ".hybridstitch-ms.hybridstitch-full")  # solid, as in the bar above
-    assert full.count() == tab.panel("plan", ".hybridstitch-segment.hybridstitch-full").count() > 0
-    assert full.first.evaluate("(bar) => getComputedStyle(bar).backgroundImage") == "none"
+    assert found["masked", "25"] == pytest.approx(0.75, abs=0.02)
+    assert drawn(tab, "run", ".hybridstitch-time") == drawn(tab)
     pictured = tab.fetch(str(tab.panel("run", ".hybridstitch-figure img").first.get_attribute("src")))
     assert same(pictured, tab.picture())
 
 
-def test_behind_a_password_the_panel_says_why_it_tells_nothing(tab: Tab) -> None:
-    asked = []
-
-    def refuse(route: Any) -> None:
-        asked.append(route.request.url)
-        route.fulfill(status=401, body='{"detail": "Give the user name and password of --api-auth."}')
-
-    tab.page.route("**/hybridstitch/v1/plan", refuse)
+@once
+def test_the_timeline_says_which_steps_were_cached_and_which_nobody_computed(tab: Tab) -> None:
+    tab.ask(FROG, 4, steps=28)
     tab.unfold()
-    assert "--api-auth" in tab.settle()
-    tab.set("switch_step", 3)
     tab.settle()
-    assert len(asked) == 1, "asking again would only fill the browser's console"
-    tab.errors.clear()  # the browser itself notes that one
-
-
-def test_the_timeline_says_where_guidance_was_held(tab: Tab) -> None:
-    tab.ask(FROG, 4)
-    tab.unfold()
-    tab.choose("preset", "Balanced")
-    tab.settle()
-    tab.generate()
-    assert tab.steps() == 12
-    words = [
-        str(title)
-        for title in tab.panel("run", ".hybridstitch-time").evaluate_all("(all) => all.map((one) => one.title)")
-    ]
-    held = [at for at, word in enumerate(words) if "full, with guidance held" in word]
-    assert f"{len(held)} with guidance held" in tab.settle() and held
-    solid = tab.panel("run", ".hybridstitch-ms").evaluate_all(
-        "(all) => all.map((one) => one.classList.contains('hybridstitch-full'))"
-    )
-    assert all(solid[at] for at in held)
-    tab.panel("run", ".hybridstitch-time").nth(held[0]).click()
-    assert "guidance held" in tab.panel("run", ".hybridstitch-told").inner_text() and tab.dimmed() == 0
-
-
-def test_the_stage_bar_follows_at_once_and_says_when_nothing_is_gained(tab: Tab) -> None:
-    tab.field("steps", 20)
-    tab.unfold()
-    before = tab.settle()
-    assert "20 steps" in before
-    assert tab.panel("plan", ".hybridstitch-segment, [data-stage]").count() >= 20
-    tab.choose("preset", "Fast")
-    assert tab.settle() != before
-    tab.set("switch_step", 20)
-    assert "Not faster" in tab.settle()
-    assert tab.chosen("preset") == "Custom"
-
-
-def test_a_preset_moves_the_numbers_and_a_number_names_the_preset(tab: Tab) -> None:
-    tab.unfold()
-    tab.choose("preset", "Paper")
-    tab.settle()
-    assert tab.number("mask_ratio") == pytest.approx(0.3)
-    tab.set("mask_ratio", 0.4)
-    tab.settle()
-    assert tab.chosen("preset") == "Custom"
+    assert "HybridStitch method: Step cache" in tab.generate()
+    assert "No small checkpoint is chosen" in tab.said()
+    assert tab.steps() == 28
+    words = tab.panel("run", ".hybridstitch-time").evaluate_all("(all) => all.map((one) => one.title)")
+    shares = {word.split(" · ")[1]: word.split(" · ")[3] for word in words}
+    assert shares["large"].startswith("100 %") and shares["CFG cached"].startswith("50 %")
+    assert shares["extrapolated"].startswith("0 %")
 
 
 def test_a_wrong_checkpoint_gives_a_sentence_and_the_large_models_picture(tab: Tab) -> None:
@@ -138,8 +254,8 @@ def test_a_wrong_checkpoint_gives_a_sentence_and_the_large_models_picture(tab: T
     large = tab.picture()
     paper(tab)
     tab.small(STRANGER)
-    forecast = tab.settle()
-    assert STRANGER in forecast and "Traceback" not in forecast
+    refusal = tab.settle()
+    assert STRANGER in refusal and "Traceback" not in refusal
     infotext = tab.generate()
     assert "HybridStitch stopped" in infotext and STRANGER in infotext
     assert STRANGER in tab.said() and "Traceback" not in tab.said() and "Error" not in tab.said()
@@ -165,8 +281,9 @@ def test_infotext_restores_the_panel(open_tab: Callable[..., Tab]) -> None:
     assert fresh.tick.is_checked()
     assert (fresh.number("switch_step"), fresh.number("mask_ratio")) == (3, 0.45)
     assert (fresh.field_value("prompt"), fresh.field_value("seed"), fresh.field_value("steps")) == (FROG, "77", "10")
-    assert fresh.chosen("preset") == "Custom"
-    assert fresh.generate() == infotext
+    assert fresh.chosen_preset() == "Custom" and fresh.controls() == OWN["HybridStitch"]
+    assert f"HybridStitch plan: {fresh.plan.input_value()}," in infotext
+    assert happened(fresh.generate()) == happened(infotext)
     assert same(fresh.picture(), picture)
 
 
@@ -209,7 +326,7 @@ def test_img2img_begins_from_a_picture(tab: Tab) -> None:
     tab.ask(FROG, 5)
     tab.unfold()
     infotext = tab.generate()
-    assert stages(infotext) and "Denoising strength: 0.75" in infotext
+    assert happened(infotext) and "Denoising strength: 0.75" in infotext
     assert tab.steps() == 10  # 12 steps at 0.75
 
 
@@ -221,7 +338,7 @@ def test_hires_shows_a_timeline_for_each_pass(tab: Tab) -> None:
     tab.field("hires_steps", 5)
     tab.unfold()
     infotext = tab.generate()
-    assert "; hires " in stages(infotext) and "Hires upscale: 2" in infotext
+    assert "; hires " in happened(infotext) and "Hires upscale: 2" in infotext
     assert tab.picture().size == (256, 256)
     assert tab.steps() == 12
     tab.panel("run", "select").first.select_option(index=1)
@@ -252,7 +369,7 @@ def test_two_tabs_do_not_mix(open_tab: Callable[..., Tab]) -> None:
         tab.ask(prompt, seed, steps)
         tab.unfold()
         tab.settle()
-    second.choose("preset", "Fast")
+    second.preset("Fast")
     second.settle()
     alone = [(tab.generate(), tab.picture()) for tab in (first, second)]
     sources = [tab.sources() for tab in (first, second)]
@@ -300,6 +417,26 @@ def test_compare_renders_the_same_seed_by_the_large_model_under_a_wiper(tab: Tab
     assert "have changed" in tab.panel("run", ".hybridstitch-said").inner_text()
 
 
+@a1111
+def test_compare_with_a_large_model_that_only_the_extension_runs(tab: Tab) -> None:
+    """It is drawn inside the extension, by a plan of large steps; the panel is as before afterwards."""
+    tab.ask(FROG, 21)
+    paper(tab)
+    tab.unfold_advanced()
+    box = tab.panel("large_checkpoint", "input")
+    box.fill("demo_large")
+    box.press("Enter")
+    tab.plan.fill("6L 2M40 X 3S")
+    tab.settle()
+    tab.generate()
+    tab.steps()
+    tab.panel("run", ".hybridstitch-compare").click()
+    tab.panel("run", ".hybridstitch-wipe").wait_for(state="visible")
+    tab.settle()
+    assert happened(tab.info()) == "12 large"
+    assert tab.plan.input_value() == "6L 2M40 X 3S" and tab.tick.is_checked()
+
+
 @once
 def test_interrupt_keeps_what_there_is(tab: Tab) -> None:
     tab.ask(FROG, 4, steps=150)
@@ -314,7 +451,7 @@ def test_interrupt_keeps_what_there_is(tab: Tab) -> None:
     tab.page.wait_for_selector("#txt2img_interrupt", state="hidden")
     tab.ask(FROG, 4)
     tab.field("batch_size", 1)
-    assert stages(tab.generate())
+    assert happened(tab.generate())
 
 
 @once
@@ -365,7 +502,7 @@ def test_a_client_of_other_peoples_making_gets_the_pages_picture(tab: Tab, serve
     tab.generate()
     assert same(plain.image, tab.picture())
     tab.unfold()
-    tab.choose("preset", "Fast")
+    tab.preset("Fast")
     tab.settle()
     tab.generate()
     assert same(stitched.image, tab.picture())

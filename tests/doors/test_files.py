@@ -65,7 +65,7 @@ def test_a_generation_writes_connects_and_starts_nothing(report: dict[str, Any],
     """txt2img, hires, img2img, stitched; loaded anew; the WebUI alone writes pictures, and the stand-in keeps none."""
     assert report[like]["statuses"] == [200] * 6
     stopped, happened = report[like]["last_run"]
-    assert stopped == "" and "hybrid" in happened
+    assert stopped == "" and "masked" in happened
     assert [found for found in report[like]["generation"] if found[0] != "read"] == []
     read = {Path(path).name for _, path in report[like]["generation"] if not is_code(path)}
     assert "sd3.5_medium.safetensors" in read

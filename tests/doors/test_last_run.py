@@ -22,7 +22,7 @@ SECRETS = ("Zanzibar", "Quokka", "Ouagadougou")
         ("forge", {"mask_ratio": 7}),
         ("forge", {"preset": "Balanced", "target_speedup": 1.5}),
     ],
-    ids=["stitched", "stitched-a1111", "no checkpoint", "refused", "aimed"],
+    ids=["stitched", "stitched-a1111", "no checkpoint", "refused", "target"],
 )
 def test_it_holds_no_prompt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, stitch: dict[str, Any]) -> None:
     web = Web(make(monkeypatch, tmp_path, name))
@@ -32,6 +32,6 @@ def test_it_holds_no_prompt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nam
     assert any(positive in text for text in result.infotexts), "the picture itself does name it"
     assert not any(secret in told for secret in SECRETS)
     assert set(web.extension.last_run) == {
-        *("finished", "version", "host", "task", "settings", "aimed", "small_hash", "stopped", "messages", "passes"),
+        *("finished", "version", "host", "task", "settings", "small_hash", "stopped", "messages", "passes"),
     }
     assert len(told) < 200_000

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 
 from lib_hybridstitch.errors import CheckpointError
-from lib_hybridstitch.settings import PRESETS, StitchSettings, specs
+from lib_hybridstitch.settings import StitchSettings, method_specs, specs
 
 OLD = gr.__version__.startswith("3.")
 if not OLD:
@@ -93,7 +93,8 @@ def describe(control: Any) -> dict[str, Any]:
     """What a WebUI reads of a control."""
     shown = {field: getattr(control, field, None) for field in ("label", "info", "value", "minimum", "maximum", "step")}
     choices = [choice[1] if isinstance(choice, tuple) else choice for choice in getattr(control, "choices", None) or []]
-    return {"kind": type(control).__name__, "elem_id": control.elem_id, "choices": choices, **shown}
+    visible = getattr(control, "visible", True)
+    return {"kind": type(control).__name__, "elem_id": control.elem_id, "visible": visible, "choices": choices, **shown}
 
 
 def html_of(demo: gr.Blocks) -> list[str]:
@@ -112,6 +113,21 @@ def listens(dependency: dict[str, Any], control: Any, event: str) -> bool:
     if OLD:
         return dependency["targets"] == [control._id] and dependency["trigger"] == event
     return (control._id, event) in dependency["targets"]
+
+
+def heard(dependency: dict[str, Any], named: dict[str, Any]) -> str:
+    """Setting and event of an entry of the page's configuration, or ""."""
+    for name, control in named.items():
+        for event in ("input", "change", "select", "submit", "release", "blur"):
+            if listens(dependency, control, event):
+                return f"{name} {event}"
+    return ""
+
+
+def dependency_of(demo: gr.Blocks, control: Any, event: str) -> dict[str, Any]:
+    """The one entry of the page's configuration for this event."""
+    (found,) = (item for item in demo.get_config_file()["dependencies"] if listens(item, control, event))
+    return dict(found)
 
 
 def use(demo: gr.Blocks, control: Any, event: str, *values: Any) -> list[Any]:
@@ -139,28 +155,70 @@ def release_twice() -> Any:
     return release
 
 
+class Page:
+    """The page's small checkpoint, which holds where a panel names none."""
+
+    small = ""
+
+    def resolve(self, args: Any) -> StitchSettings:
+        """Script arguments as the extension reads them."""
+        made = StitchSettings.from_args(args)
+        missing = made.enabled and not made.small_checkpoint
+        return made.with_changes({"small_checkpoint": self.small}) if missing else made
+
+
+def plainly(changes: list[Any]) -> list[Any]:
+    """Values as they are; of a change without a value what it changes, in both versions' spelling."""
+    return [_plain(change) for change in changes]
+
+
+def _plain(change: Any) -> Any:
+    if not isinstance(change, dict):
+        return change
+    told = {key: value for key, value in change.items() if key in ("visible", "value")}
+    if "choices" in change:  # gradio 4: pairs
+        told["choices"] = [one[-1] if isinstance(one, (list, tuple)) else one for one in change["choices"]]
+    return told
+
+
+class Uses:
+    """What the controls of a panel do: each `use` is a user's deed, answered by what it changes, by setting."""
+
+    def __init__(self, demo: gr.Blocks, controls: dict[str, Any], show: Any) -> None:
+        self.demo, self.controls, self.show = demo, controls, show
+
+    def deed(self, name: str, event: str = "input", **values: Any) -> dict[str, Any]:
+        """Use a control while the others show the defaults but for `values`."""
+        control = self.show if name == "show" else self.controls[name]
+        shown = {**StitchSettings().to_dict(), **values}
+        dependency = dependency_of(self.demo, control, event)
+        named = {made._id: setting for setting, made in self.controls.items()}
+        given = [shown[named[at]] for at in dependency["inputs"]]
+        changed = plainly(use(self.demo, control, event, *given))
+        return dict(zip([named[at] for at in dependency["outputs"]], changed, strict=True))
+
+
 def main() -> None:
     """Build both tabs and the API's extra copy, and try every event."""
     play_host_modules()
     from lib_hybridstitch.webui import panel
 
-    host, release = Host(), release_twice()
+    host, release, page = Host(), release_twice(), Page()
     ids = {tab: (lambda name, tab=tab: f"script_{tab}_hybridstitch_{name}") for tab in ("txt2img", "img2img")}
     with gr.Blocks() as demo:
-        built = {tab: panel.build(host, tab == "img2img", ids[tab], StitchSettings(), release) for tab in ids}
+        built = {tab: panel.build(host, tab == "img2img", ids[tab], page.resolve, release) for tab in ids}
+    saved = StitchSettings(small_checkpoint="gone.safetensors")
     with gr.Blocks():
-        again = panel.build(host, False, ids["txt2img"], StitchSettings(small_checkpoint="gone.safetensors"), release)
+        again = panel.build(host, False, ids["txt2img"], lambda _: saved, release)
     with gr.Blocks() as broken:
-        panel.build(Host("This WebUI lacks <modules.x>."), False, ids["txt2img"], StitchSettings(), release)
+        panel.build(Host("This WebUI lacks <modules.x>."), False, ids["txt2img"], page.resolve, release)
 
     made = built["txt2img"]
     named = dict(zip(specs(), made.controls, strict=True))
     blocks = {block.elem_id: block for block in demo.blocks.values() if getattr(block, "elem_id", None)}
-    refresh, button = (blocks[ids["txt2img"](name)] for name in ("refresh", "release"))
-    below = [named[name] for name in panel.governed()]
-    defaults = [control.value for control in below]
-    by_hand = [0.5 if name == "mask_ratio" else value for name, value in zip(panel.governed(), defaults, strict=True)]
-    empty = [None if name == "switch_step" else value for name, value in zip(panel.governed(), defaults, strict=True)]
+    refresh, button, show = (blocks[ids["txt2img"](name)] for name in ("refresh", "release", "show"))
+    uses = Uses(demo, named, show)
+    dependencies = demo.get_config_file()["dependencies"]
     report = {
         "gradio": gr.__version__,
         "controls": {tab: [describe(control) for control in panels.controls] for tab, panels in built.items()},
@@ -172,18 +230,37 @@ def main() -> None:
         "html": html_of(demo),
         "broken": html_of(broken),
         "classes": classes_of(demo),
-        "unsaved": [getattr(block, "do_not_save_to_config", False) for block in (refresh, button)],
-        "presets": {name: use(demo, named["preset"], "input", name) for name in [*PRESETS, "Custom"]},
-        "names": {
-            name: [use(demo, control, "input", *PRESETS[name].values()) for control in below] for name in PRESETS
-        },
-        "by_hand": use(demo, named["mask_ratio"], "input", *by_hand),
-        "empty": use(demo, named["switch_step"], "input", *empty),
-        "refreshed": use(demo, refresh, "click"),
+        "unsaved": [getattr(block, "do_not_save_to_config", False) for block in (refresh, button, show)],
+        "refreshed": plainly(use(demo, refresh, "click")),
         "released": [use(demo, button, "click"), use(demo, button, "click")],
-        "listeners": sum(1 for item in demo.get_config_file()["dependencies"] for _ in item["targets"]),
+        "heard": sorted({heard(dependency, named) for dependency in dependencies} - {""}),
+        **deeds(uses, page),
     }
     json.dump(report, sys.stdout)
+
+
+def deeds(uses: Uses, page: Page) -> dict[str, Any]:
+    """What happens when the controls are used."""
+    small = {"small_checkpoint": "medium.safetensors"}
+    fast = StitchSettings.from_dict({"preset": "Fast", **small}).to_dict()
+    methods = specs()["method"].choices
+    found: dict[str, Any] = {
+        "shown": {name: uses.deed("method", "change", method=name, **small) for name in methods},
+        "cleared": uses.deed("small_checkpoint", "change"),
+        "shown_by_page": [],
+        "methods": {name: uses.deed("method", method=name, preset="Fast", plan="8L", **small) for name in methods},
+        "custom_method": uses.deed("method", method="HybridStitch", preset="Custom", **small),
+        "presets": {name: uses.deed("preset", preset=name, **small) for name in ("Quality", "Fast", "Paper", "Custom")},
+        "preset_set": uses.deed("preset", **fast),
+        "target": uses.deed("target_speedup", target_speedup=2, plan="8L"),
+        "moved": {name: uses.deed(name, **{**fast, name: 0.123}) for name in method_specs()},
+        "named": {name: uses.deed(name, **{**fast, "preset": "Custom"}) for name in method_specs()},
+        "chosen_small": uses.deed("small_checkpoint", **{**fast, "preset": "Custom"}),
+        "emptied": uses.deed("switch_step", **{**fast, "switch_step": None}),
+    }
+    for page.small in ("", "medium.safetensors"):
+        found["shown_by_page"].append(uses.deed("show", "click"))
+    return found
 
 
 if __name__ == "__main__":

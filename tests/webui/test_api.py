@@ -1,60 +1,34 @@
-"""The extension's routes: schema, forecast and last run, their refusals, and the host's password."""
+"""The extension's routes: schema, prediction and last run, their refusals, and the host's password."""
 
 from __future__ import annotations
 
 import base64
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from safetensors.torch import save_file
 
-from lib_hybridstitch.errors import CheckpointError
 from lib_hybridstitch.generation.generation import Generation
-from lib_hybridstitch.hosts.base import CheckpointFile
-from lib_hybridstitch.hosts.shared import assumed_schedule
-from lib_hybridstitch.mmdit.config import MMDiTConfig
-from lib_hybridstitch.settings import PRESETS, StitchSettings, specs
+from lib_hybridstitch.plans import safety
+from lib_hybridstitch.prediction.resolver import ADVICE
+from lib_hybridstitch.settings import specs
 from lib_hybridstitch.webui import api
 from lib_hybridstitch.webui.extension import KEPT_RUNS, Extension
 from lib_hybridstitch.webui.options import Options
-from tests.networks import LARGE, MEDIUM, random_network
+from tests.settings_tables import OWN, PRESETS_OF
+from tests.webui.plain_host import PlainHost
 
-
-class FakeHost:
-    """A host with a large model and one small checkpoint."""
-
-    name = "fake"
-    running = ""
-
-    def __init__(self, folder: Path, large: MMDiTConfig | None = LARGE) -> None:
-        self._folder, self._large = folder, large
-
-    def large_config(self, settings: StitchSettings) -> MMDiTConfig | None:
-        return self._large
-
-    def task(self) -> str:
-        return self.running
-
-    def context(self) -> int:
-        return 154
-
-    def schedule(self, sampler: str, scheduler: str, steps: int) -> tuple[float, ...]:
-        return assumed_schedule(steps)
-
-    def find_checkpoint(self, name: str) -> CheckpointFile:
-        if name != "small":
-            raise CheckpointError(f"{name}: is not in the WebUI's list of checkpoints")
-        return CheckpointFile("small", self._folder / "small.safetensors")
+SMALL = {"small_checkpoint": "small"}
 
 
 @pytest.fixture
 def extension(tmp_path: Path) -> Extension:
-    """An extension over a fake host whose list holds "small"."""
-    save_file(dict(random_network(MEDIUM).state_dict()), tmp_path / "small.safetensors")
-    return Extension(FakeHost(tmp_path), Options)  # type: ignore[arg-type]
+    """An extension over a host whose list holds "small"."""
+    return Extension(PlainHost(tmp_path), Options)  # type: ignore[arg-type]
 
 
 def client(extension: Extension, credentials: str | None = None) -> TestClient:
@@ -64,94 +38,112 @@ def client(extension: Extension, credentials: str | None = None) -> TestClient:
     return TestClient(app)
 
 
-def test_schema_names_every_setting_in_the_order_of_positions(extension: Extension) -> None:
-    told = client(extension).get("/hybridstitch/v1/schema").json()
-    assert told["positions"] == list(specs())
-    assert told["settings"]["additionalProperties"] is False
-    assert set(told["presets"]) == set(PRESETS)
+def told(extension: Extension, settings: dict[str, Any] | None = None, **run: Any) -> dict[str, Any]:
+    """The prediction for settings and a run."""
+    answer = client(extension).post("/hybridstitch/v1/plan", json={"settings": settings or {}, **run})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
 
 
-def test_plan_foretells_a_run(extension: Extension) -> None:
-    request = {
-        "settings": {"enabled": True, "small_checkpoint": "small", "preset": "Paper"}, "steps": 28, "width": 128,
-        "height": 96, "cfg_scale": 5, "sampler": "Euler", "scheduler": "Simple",
-    }  # fmt: skip
-    told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
-    assert told["tokens"] == 8 * 6
-    stages = [step["stage"] for step in told["steps"]]
-    assert (stages.count("large"), stages.count("hybrid"), stages.count("small")) == (8, 8, 12)
-    assert [step["large"] for step in told["steps"]] == [1.0] * 9 + [0.3] * 7 + [0.0] * 12
-    assert told["summary"].startswith("28 steps · 8 large · 8 hybrid at 30%")
-    assert told["speedup"] > 1
+def test_schema_names_settings_methods_and_presets(extension: Extension) -> None:
+    schema = client(extension).get("/hybridstitch/v1/schema").json()
+    assert schema["positions"] == list(specs()) == list(schema["settings"]["properties"])
+    assert {name: method["settings"] for name, method in schema["methods"].items()} == OWN
+    assert {name: list(method["presets"]) for name, method in schema["methods"].items()} == PRESETS_OF
+    assert schema["methods"]["HybridStitch"]["presets"]["Paper"]["computed_share"] == 1.0
+
+
+# --- /plan
+
+
+def test_plan_says_what_every_step_will_be(extension: Extension) -> None:
+    paper = told(extension, {**SMALL, "enabled": True, "preset": "Paper"}, steps=28, width=128, height=96)
+    assert (paper["tokens"], paper["method"], paper["profile"]) == (8 * 6, "HybridStitch", "generic")
+    assert paper["plan"] == "8L 8M30 12S"
+    assert Counter(step["kind"] for step in paper["steps"]) == {"L": 8, "M": 8, "S": 12}
+    assert [step["name"] for step in paper["steps"]][7:9] == ["large", "masked"]
+    assert [step["large"] for step in paper["steps"]] == [1.0] * 8 + [0.29] * 8 + [0.0] * 12  # 14 of 48 tokens
+    assert [step["small"] for step in paper["steps"]] == [0.0] * 7 + [1.0] * 21  # the last large step is a probe
+    assert paper["summary"].startswith("8 large, 8 masked at 30 %, 12 small; about ")
+    assert paper["speedup"] > 1 and paper["seconds"] is None and paper["reason"] == paper["advice"] == ""
+
+
+def test_plan_moves_with_switch_and_ratio_once_a_small_checkpoint_is_chosen(extension: Extension) -> None:
+    plans = {
+        (switch, ratio): told(extension, {**SMALL, "switch_step": switch, "mask_ratio": ratio}, steps=28)
+        for switch, ratio in ((4, 0.3), (6, 0.3), (4, 0.5))
+    }
+    assert {plan["method"] for plan in plans.values()} == {"HybridStitch"}
+    assert plans[4, 0.3]["plan"].startswith("4L ") and "M30" in plans[4, 0.3]["plan"]
+    assert plans[6, 0.3]["plan"].startswith("6L ")
+    assert "M50" in plans[4, 0.5]["plan"] and "M30" not in plans[4, 0.5]["plan"]
+
+
+def test_plan_without_a_small_checkpoint_is_the_step_cache_and_says_so(extension: Extension) -> None:
+    made = told(extension, {"switch_step": 4, "mask_ratio": 0.3})
+    assert (made["method"], made["reason"]) == ("Step cache", "step_cache")
+    assert made["advice"] == "No small checkpoint is chosen, so Step cache runs."
+    assert Counter(step["kind"] for step in made["steps"]).keys() == {"L", "X", "C"}
+
+
+def test_a_written_plan_overrides_the_method(extension: Extension) -> None:
+    made = told(extension, {**SMALL, "plan": "8L 2M40 X 17S"}, steps=28)
+    assert (made["plan"], made["method"], made["settings"]["method"]) == ("8L 2M40 X 17S", "written plan", "Auto")
+    assert told(extension, {"plan": "1L"}, steps=20)["plan"] == "20L", "it fits a pass of any length"
 
 
 def test_plan_of_img2img_is_the_end_of_the_run(extension: Extension) -> None:
-    """At strength 0.5 the hosts begin 10 // 2 + 1 steps before the end of 10."""
-    request = {"settings": {"preset": "Balanced"}, "steps": 10, "denoising_strength": 0.5}
-    told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
-    whole = client(extension).post("/hybridstitch/v1/plan", json={**request, "denoising_strength": 1}).json()
-    assert len(whole["steps"]) == 10
-    assert [step["sigma"] for step in told["steps"]] == [step["sigma"] for step in whole["steps"]][4:]
+    part, whole = (told(extension, steps=20, denoising_strength=strength) for strength in (0.5, 1))
+    assert [step["sigma"] for step in part["steps"]] == [step["sigma"] for step in whole["steps"]][10:]
 
 
-def test_plan_says_when_the_chosen_small_model_has_no_part(extension: Extension) -> None:
-    request = {"settings": {"preset": "Balanced", "small_checkpoint": "small"}}
-    assert (
-        client(extension).post("/hybridstitch/v1/plan", json=request).json()["advice"]
-        == "This plan uses no small model."
-    )
+def test_cached_rows_are_shares_of_what_is_computed(extension: Extension) -> None:
+    made = told(extension, {"plan": "14L 14C"}, steps=28)
+    assert [step["large"] for step in made["steps"]] == [1.0] * 14 + [0.5] * 14
+    assert made["speedup"] == pytest.approx(28 / 21)
 
 
-def test_plan_resolves_a_target_speedup(extension: Extension) -> None:
-    request = {"settings": {"preset": "Quality", "target_speedup": 1.5}, "steps": 28, "scheduler": "Simple"}
-    told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
-    assert 0.99 * 1.5 <= told["speedup"] < 1.65 and told["reason"] == ""
-    assert told["settings"]["target_speedup"] == 0 and 0.5 < told["settings"]["full_share"] < 0.75
-    full = sum(step["large"] == 1 for step in told["steps"])
-    assert told["speedup"] == pytest.approx(28 / full, rel=0.01)
+def test_plan_resolves_a_target(extension: Extension) -> None:
+    made = told(extension, {**SMALL, "target_speedup": 1.5}, steps=28)
+    assert 0.99 * 1.5 <= made["speedup"] < 1.75 and made["reason"] == ""
+    assert made["settings"]["target_speedup"] == 1.5
 
 
-def test_plan_says_which_passes_hold_guidance_and_what_that_saves(extension: Extension) -> None:
-    request = {"settings": {"preset": "Balanced"}, "steps": 28, "scheduler": "Simple"}
-    told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
-    full = [step["held"] for step in told["steps"] if step["large"] == 1]
-    assert len(full) == 16 and full == sorted(full) and sum(full) == 4
-    assert told["speedup"] == pytest.approx(28 / 14) and "(16 of them full, 4 with guidance held)" in told["summary"]
-    unguided = client(extension).post("/hybridstitch/v1/plan", json={**request, "cfg_scale": 1}).json()
-    assert unguided["speedup"] == pytest.approx(28 / 16)
-    assert not any(step["held"] for step in unguided["steps"]) and "held" not in unguided["summary"]
+def test_plan_says_what_was_changed_for_safety(extension: Extension) -> None:
+    assert told(extension, {"plan": "1X"}, steps=20)["notes"] == [safety.BEGINNING, safety.FEW_STEPS]
+    ancestral = told(extension, {"preset": "Fast"}, steps=28, sampler="Euler a")
+    assert ancestral["notes"] == [safety.ANCESTRAL]
 
 
-@pytest.mark.parametrize("small", ["", "small"], ids=["no small checkpoint", "one that stands by"])
-def test_plan_says_when_a_target_is_out_of_reach(extension: Extension, small: str) -> None:
-    request = {"settings": {"preset": "Balanced", "target_speedup": 4, "small_checkpoint": small}, "steps": 8}
-    told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
-    assert told["reason"] == "target"
-    assert told["advice"] == "4x is out of reach: this is the fastest plan of its kind; lower target_speedup."
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"preset": "Paper"}, "choose_small"),
+        ({**SMALL, "method": "RAS"}, "no_small"),
+        ({**SMALL, "switch_step": 150}, "not_faster"),
+        ({**SMALL, "target_speedup": 4}, "target"),
+        ({"preset": "Quality", "target_speedup": 0.5}, "low_target"),
+    ],
+)
+def test_plan_says_the_one_thing_to_know(extension: Extension, settings: Any, reason: str) -> None:
+    made = told(extension, settings, steps=8)
+    assert (made["reason"], made["advice"]) == (reason, ADVICE[reason])
 
 
-@pytest.mark.parametrize("small", ["", "small"], ids=["no small checkpoint", "one that stands by"])
-def test_plan_names_the_setting_that_would_make_it_faster(extension: Extension, small: str) -> None:
-    """A target's own numbers follow from it, so they are never what to change; nor is an idle checkpoint the news."""
-    for settings, reason, named in (
-        ({"target_speedup": 0.5}, "low_target", "target_speedup"),
-        ({"full_share": 1.0}, "all_placed", "full_share"),
-        ({"background": "reuse", "refresh_every": 1}, "all_full", "refresh_every"),
-        ({"switch_step": 150}, "all_large", "switch_step"),
-    ):
-        request = {"settings": {"preset": "Quality", "small_checkpoint": small, **settings}, "steps": 8}
-        told = client(extension).post("/hybridstitch/v1/plan", json=request).json()
-        assert told["speedup"] == 1.0
-        assert (told["reason"], named in told["advice"]) == (reason, True)
+def test_plan_takes_the_settings_pages_small_checkpoint_when_enabled(tmp_path: Path) -> None:
+    extension = Extension(PlainHost(tmp_path), lambda: Options(small_checkpoint="small"))  # type: ignore[arg-type]
+    assert told(extension, {"enabled": True})["method"] == "HybridStitch"
+    assert told(extension, {})["method"] == "Step cache"
 
 
-def test_plan_works_with_an_empty_request(extension: Extension) -> None:
-    assert client(extension).post("/hybridstitch/v1/plan", json={}).status_code == 200
-
-
-def test_plan_says_when_a_small_checkpoint_is_missing(extension: Extension) -> None:
-    told = client(extension).post("/hybridstitch/v1/plan", json={"settings": {"preset": "Paper"}}).json()
-    assert told["advice"] == "Choose a small checkpoint: this plan needs one."
+def test_plan_uses_a_profile_of_the_checkpoint_and_says_when_it_is_broken(extension: Extension) -> None:
+    path = extension.host.profiles() / "a2fc6c4a92.json"
+    curves = {"sigmas": [0.1, 1.0], "change": [0.1, 1.0], "lasting": [1.0, 1.0]}
+    path.write_text(json.dumps({"name": "mine", "checkpoint": "a2fc6c4a92", **curves}))
+    assert told(extension)["profile"] == "mine"
+    path.write_text("{")
+    broken = told(extension)
+    assert broken["profile"] == "generic" and broken["notes"][0].startswith("a2fc6c4a92.json: not a profile")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +152,7 @@ def test_plan_says_when_a_small_checkpoint_is_missing(extension: Extension) -> N
         ({"settings": {"smal_checkpoint": "x"}}, ["smal_checkpoint", "small_checkpoint"]),
         ({"settings": {"mask_ratio": 2}}, ["mask_ratio is 2", "from 0 to 1"]),
         ({"settings": {"mask_ratio": "0.3"}}, ["mask_ratio", "'0.3'"]),
+        ({"settings": {"plan": "8L Q"}}, ["plan has 'Q'"]),
         ({"settings": [1, 2]}, ["settings is [1, 2], but must be an object"]),
         ({"settings": None}, ["settings is None, but must be an object"]),
         ({"steps": 0}, ["steps is 0, but must be a whole number from 1 to 150."]),
@@ -179,13 +172,16 @@ def test_plan_refuses_in_one_sentence(extension: Extension, request_: dict[str, 
 
 
 def test_plan_waits_for_a_model(tmp_path: Path) -> None:
-    extension = Extension(FakeHost(tmp_path, large=None), Options)  # type: ignore[arg-type]
+    extension = Extension(PlainHost(tmp_path, large=None), Options)  # type: ignore[arg-type]
     answer = client(extension).post("/hybridstitch/v1/plan", json={})
     assert answer.status_code == 503
     assert "No model is loaded yet" in answer.json()["detail"]
 
 
-def test_last_run(extension: Extension) -> None:
+# --- /last-run
+
+
+def test_last_run_is_there_once_something_was_stitched(extension: Extension) -> None:
     web = client(extension)
     assert web.get("/hybridstitch/v1/last-run").status_code == 404
     extension.last_run = {"stopped": ""}
@@ -195,25 +191,20 @@ def test_last_run(extension: Extension) -> None:
 def ended(extension: Extension, task: str) -> None:
     """Let a generation end whose settings were refused; that is the shortest there is."""
     extension.host.running = task  # type: ignore[attr-defined]
-    kept = (extension.shelf, extension.paces)
+    kept = (extension.slot, extension.timings)
     generation = Generation(extension.host, lambda: None, None, *kept, extension._finished)  # type: ignore[arg-type]
     generation.on_end(generation)
 
 
 def test_a_run_is_known_by_its_task(extension: Extension) -> None:
     web = client(extension)
-    for task in ("task(one)", "task(two)"):
+    for task in ("task(one)", "task(two)", ""):
         ended(extension, task)
     assert web.get("/hybridstitch/v1/last-run?task=task(one)").json()["task"] == "task(one)"
-    assert web.get("/hybridstitch/v1/last-run").json()["task"] == "task(two)"
+    assert web.get("/hybridstitch/v1/last-run").json()["task"] == ""
+    assert web.get("/hybridstitch/v1/last-run?task=").status_code == 404
     unknown = web.get("/hybridstitch/v1/last-run?task=task(three)")
     assert (unknown.status_code, unknown.json()["detail"]) == (404, "No run of that task is known.")
-
-
-def test_a_run_without_a_task_is_only_the_last_one(extension: Extension) -> None:
-    ended(extension, "")
-    assert client(extension).get("/hybridstitch/v1/last-run").json()["task"] == ""
-    assert client(extension).get("/hybridstitch/v1/last-run?task=").status_code == 404
 
 
 def test_the_oldest_runs_are_forgotten_and_a_repeated_task_is_young_again(extension: Extension) -> None:
@@ -223,6 +214,9 @@ def test_the_oldest_runs_are_forgotten_and_a_repeated_task_is_young_again(extens
     ended(extension, "task(new)")
     known = [number for number in range(KEPT_RUNS) if extension.run_of(f"task({number})")]
     assert known == [0, *range(2, KEPT_RUNS)]
+
+
+# --- all routes
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from lib_hybridstitch.plans.plan import Stage
-from lib_hybridstitch.prediction.cost import ADVICE
+from lib_hybridstitch.plans import safety
+from lib_hybridstitch.plans.plan import Kind
+from lib_hybridstitch.prediction.resolver import ADVICE
+from lib_hybridstitch.settings import specs
 from lib_hybridstitch.webui import localization, options, xyz
-from lib_hybridstitch.webui.api import SMALL_ADVICE
-from lib_hybridstitch.webui.texts import PAGE
+from lib_hybridstitch.webui.texts import NOTES, PAGE
 from run import ROOT
 
 FOLDER = ROOT / "localizations"
@@ -30,9 +31,10 @@ def test_the_panels_texts_are_what_the_page_shows(report: dict[str, Any]) -> Non
     shown = set()
     for control in report["controls"]["txt2img"]:
         shown |= {control["label"], control["info"] or control["label"]}
-        shown |= set() if control["kind"] == "Dropdown" else set(control["choices"])
+    for spec in specs().values():  # a checkpoint's choices are names of files
+        shown |= set(spec.choices)
     buttons = {"Advanced", "Release the small model", "Read the checkpoint folders again"}
-    assert set(report["texts"]) == shown - NOT_TRANSLATED | buttons | set(PAGE.values())
+    assert set(report["texts"]) == shown - NOT_TRANSLATED | buttons | set(PAGE.values()) | set(NOTES)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -55,7 +57,7 @@ def test_other_languages_translate_sentences_and_keep_the_numbers(language: str)
     assert sentences
     for key, text in sentences.items():
         assert key != text
-        assert all(number in text for number in ("0.2", "0.3", "0.7", "fp8", "RAS") if number in key), text
+        assert all(word in text for word in ("SD3.5", "8L 4M30 X M30 2X S", "fp8", "--api-auth") if word in key), text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -72,11 +74,17 @@ def test_the_pages_scripts_say_what_there_is_and_nothing_else() -> None:
     said = set(re.findall(r'\bsay\("(\w+)"', source))
     assert said
     assert said <= set(PAGE)
-    stages = {stage.value for stage in Stage}  # these they say by the server's word for a step
-    reasons = {f"reason_{reason}" for reason in (*ADVICE, *SMALL_ADVICE)}  # and these by its word for an advice
-    assert reasons <= set(PAGE)
-    strings = set(re.findall(r'"(\w+)"', source)) | stages | {f"count_{stage}" for stage in stages} | reasons
+    kinds = {f"{of}_{kind.value}" for of in ("kind", "count") for kind in Kind}  # they say these by the server's word
+    reasons = {f"reason_{word}" for word in ADVICE}
+    assert kinds | reasons <= set(PAGE)
+    strings = set(re.findall(r'"(\w+)"', source)) | kinds | reasons
     assert set(PAGE) <= strings
+
+
+def test_a_sentence_of_the_server_stands_once() -> None:
+    """The page says in its own language what /plan and a generation say in English."""
+    assert {PAGE[f"reason_{word}"] for word in ADVICE} == set(ADVICE.values())
+    assert set(NOTES) == {text for name, text in vars(safety).items() if name.isupper() and isinstance(text, str)}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lib_hybridstitch.errors import CheckpointError, SettingsError
-from lib_hybridstitch.settings import CUSTOM, PRESETS, StitchSettings, specs
+from lib_hybridstitch.settings import StitchSettings, specs
 from lib_hybridstitch.webui import xyz
 
 
@@ -63,6 +63,11 @@ def cell(plot: SimpleNamespace, p: Any, **wanted: str) -> Any:
     return made
 
 
+def changed(plot: SimpleNamespace, settings: StitchSettings | None = None, **wanted: str) -> StitchSettings:
+    """Settings as a cell changes them."""
+    return (settings or StitchSettings()).with_changes(xyz.changes(cell(plot, SimpleNamespace(), **wanted)))
+
+
 def test_every_axis_is_there_once_behind_the_scripts_own(plot: SimpleNamespace) -> None:
     expected = [f"[HybridStitch] {spec.label}" for spec in specs().values() if spec.axis]
     assert [option.label for option in plot.axis_options] == ["Nothing", "[HybridStitch] Enabled", *expected]
@@ -70,24 +75,34 @@ def test_every_axis_is_there_once_behind_the_scripts_own(plot: SimpleNamespace) 
 
 def test_cells_do_not_see_each_other(plot: SimpleNamespace) -> None:
     p = SimpleNamespace(seed=1)
-    first = cell(plot, p, Mask_ratio="0.2", Refresh_every="4")
+    first = cell(plot, p, Mask_ratio="0.2", Switch_step="4")
     second = cell(plot, first, Mask_ratio="0.5")
-    assert xyz.changes(first) == {"enabled": True, "mask_ratio": 0.2, "refresh_every": 4}
-    assert xyz.changes(second) == {"enabled": True, "mask_ratio": 0.5, "refresh_every": 4}
+    assert xyz.changes(first) == {"enabled": True, "mask_ratio": 0.2, "switch_step": 4}
+    assert xyz.changes(second) == {"enabled": True, "mask_ratio": 0.5, "switch_step": 4}
     assert xyz.changes(p) == {} and vars(p) == {"seed": 1}
     json.dumps(vars(second))
 
 
 def test_any_axis_enables_and_the_enabled_axis_decides(plot: SimpleNamespace) -> None:
-    off = StitchSettings()
-    assert off.with_changes(xyz.changes(cell(plot, SimpleNamespace(), Preset="Fast"))).enabled
-    plain = cell(plot, SimpleNamespace(), Enabled="False", Mask_ratio="0.2")
-    assert not off.with_changes(xyz.changes(plain)).enabled
+    assert changed(plot, Preset="Fast").enabled
+    assert not changed(plot, Enabled="False", Mask_ratio="0.2").enabled
 
 
 def test_a_preset_axis_brings_its_values_and_other_axes_change_them(plot: SimpleNamespace) -> None:
-    made = StitchSettings().with_changes(xyz.changes(cell(plot, SimpleNamespace(), Preset="Paper", Mask_ratio="0.5")))
-    assert (made.preset, made.mask_ratio, made.score) == (CUSTOM, 0.5, PRESETS["Paper"]["score"])
+    made = changed(plot, StitchSettings(small_checkpoint="m"), Preset="Paper", Mask_ratio="0.5")
+    assert (made.preset, made.values["mask_ratio"], made.values["computed_share"]) == ("Custom", 0.5, 1.0)
+
+
+def test_an_axis_of_another_method_brings_that_method(plot: SimpleNamespace) -> None:
+    made = changed(plot, StitchSettings(method="Step cache", small_checkpoint="m"), Switch_step="4")
+    assert (made.method, made.values["switch_step"]) == ("HybridStitch", 4)
+
+
+def test_an_axis_is_not_overridden_by_the_panels_plan_or_target(plot: SimpleNamespace) -> None:
+    panel = StitchSettings(small_checkpoint="m", plan="8L X", target_speedup=2.0)
+    made = changed(plot, panel, Switch_step="4")
+    assert (made.plan, made.target_speedup) == ("", 0)
+    assert changed(plot, panel, Plan="4L S").plan == "4L S"
 
 
 @pytest.mark.parametrize(
@@ -95,18 +110,15 @@ def test_a_preset_axis_brings_its_values_and_other_axes_change_them(plot: Simple
     [
         ("Mask ratio", ["0", "0.3", "1"]),
         ("Switch step", ["0.2", "8"]),
-        ("Refresh every", ["0", "4"]),
-        ("Method", ["T-Stitch", "RAS"]),
-        ("Adaptive", ["true", "False"]),
+        ("Method", ["T-Stitch", "Step cache"]),
+        ("Plan", ["8L 4M30 X M30 2X S", "8L X / hires 4L X L", ""]),
         ("Small checkpoint", ["medium.safetensors", ""]),
     ],
 )
 def test_good_values_are_confirmed(plot: SimpleNamespace, label: str, texts: list[str]) -> None:
     option = axis(plot, label)
     option.confirm(SimpleNamespace(), [option.type(text) for text in texts])
-    assert StitchSettings().with_changes(
-        xyz.changes(cell(plot, SimpleNamespace(), **{label.replace(" ", "_"): texts[0]}))
-    )
+    assert changed(plot, **{label.replace(" ", "_"): texts[0]}).enabled
 
 
 @pytest.mark.parametrize(
@@ -114,8 +126,9 @@ def test_good_values_are_confirmed(plot: SimpleNamespace, label: str, texts: lis
     [
         ("Mask ratio", "1.5", SettingsError, "mask_ratio is 1.5, but must be a number from 0 to 1."),
         ("Switch step", "8.5", SettingsError, "whole number of steps"),
-        ("Method", "Fastest", SettingsError, "method is 'Fastest', but must be one of HybridStitch, T-Stitch"),
-        ("Adaptive", "maybe", SettingsError, "adaptive is 'maybe', but must be true or false."),
+        ("Method", "Fastest", SettingsError, "method is 'Fastest', but must be one of Auto, HybridStitch"),
+        ("Enabled", "maybe", SettingsError, "enabled is 'maybe', but must be true or false."),
+        ("Plan", "8L M", SettingsError, "plan has 'M', but must be steps"),
         ("Small checkpoint", "gone", CheckpointError, "The list has no gone."),
     ],
 )
@@ -129,10 +142,10 @@ def test_bad_values_stop_the_plot_before_it_begins(
 
 
 def test_choices_fill_the_plots_text_box(plot: SimpleNamespace) -> None:
-    assert axis(plot, "Method").choices() == ["HybridStitch", "T-Stitch", "SRDiffusion", "RAS"]
-    assert axis(plot, "Adaptive").choices() == ["True", "False"]
+    assert axis(plot, "Method").choices() == list(specs()["method"].choices)
+    assert axis(plot, "Enabled").choices() == ["True", "False"]
     assert axis(plot, "Small checkpoint").choices() == ["medium.safetensors"]
-    assert axis(plot, "Mask ratio").choices is None
+    assert axis(plot, "Mask ratio").choices is axis(plot, "Plan").choices is None
 
 
 def test_only_the_axis_that_loads_is_costly(plot: SimpleNamespace) -> None:
