@@ -35,13 +35,14 @@ USAGE = """\
 HybridStitch for WebUI
 
   python3 run.py serve [options]                the extension in your browser, in a small WebUI that comes with it
-  python3 run.py demo  ["a prompt"] [options]   make pictures with the pair of models that comes with the project
+  python3 run.py demo  ["a prompt"] [options]   draw a prompt with the pair of models that comes with the project: large
+                                                model, HybridStitch, Step cache and small model
   python3 run.py test  [--long] [pytest options]
                                                 run every test, style and types included; --long adds what takes hours
   python3 run.py bench [race | overhead | prediction | memory | truesize | profile]
-                                                race against the peers, time the parts, hold forecasts against the
-                                                clock, foretell memory, count and (on a CUDA GPU) time SD3.5 at its
-                                                true sizes
+                                                race against the peers, time the parts, compare predicted speed-ups
+                                                with the clock, compute memory, count and (on a CUDA GPU) time SD3.5 at
+                                                its true sizes, measure the pair's profile
   python3 run.py screenshots                    make the README's pictures of the page anew
 
 What follows the command is handed on; `python3 run.py serve --help` lists the options of serve, and so for the others.

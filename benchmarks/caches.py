@@ -34,8 +34,8 @@ from diffusers import hooks
 from diffusers.hooks.hooks import HookRegistry
 from torch import Tensor
 
+from benchmarks.diffusers_network import diffusers_network
 from benchmarks.drawers import Cached, Clock, NotRunError
-from benchmarks.twin import diffusers_twin
 from hybridstitch_demo.generate import Pair, Request
 
 STEPS = 28
@@ -142,7 +142,7 @@ def magnitude(threshold: float, longest: int) -> Apply:
 @functools.cache
 def ratios(pair: Pair) -> tuple[float, ...]:
     """MagCache's calibration: how the residual's magnitude changes from step to step, (STEPS,)."""
-    network = diffusers_twin(pair.large.config, pair.large.state_dict())
+    network = diffusers_network(pair.large.config, pair.large.state_dict())
     # one step more than there are: at the last one it would print the ratios and forget them
     hooks.apply_mag_cache(network, hooks.MagCacheConfig(calibrate=True, num_inference_steps=STEPS + 1))
     seeds = tuple(range(len(CALIBRATION)))
@@ -189,7 +189,7 @@ class DualBlock:
             raise NotRunError(
                 f"cache-dit cannot be imported ({error}): install benchmarks/requirements.txt."
             ) from error
-        network = diffusers_twin(pair.large.config, pair.large.state_dict())
+        network = diffusers_network(pair.large.config, pair.large.state_dict())
         hand_text_through(network)
         adapter = cache_dit.BlockAdapter(
             transformer=network,

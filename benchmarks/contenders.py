@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from benchmarks import caches
+from benchmarks.diffusers_network import diffusers_network
 from benchmarks.drawers import Clock, Drawer, Pipeline, Stitched
-from benchmarks.twin import diffusers_twin
-from hybridstitch_demo.generate import LARGE_ONLY, SMALL_ONLY, Pair, Request, plan_for
-from lib_hybridstitch.plans.plan import Plan
+from hybridstitch_demo.generate import PROFILE, Pair, Request, only, resolved
+from lib_hybridstitch.fields import Scalar
+from lib_hybridstitch.plans.hybridstitch import HybridStitch
+from lib_hybridstitch.plans.plan import LARGE, SMALL, Step
+from lib_hybridstitch.plans.profile import Profile
+from lib_hybridstitch.plans.ras import RAS
+from lib_hybridstitch.plans.srdiffusion import SRDiffusion
+from lib_hybridstitch.plans.step_cache import StepCache
+from lib_hybridstitch.plans.t_stitch import TStitch
 from lib_hybridstitch.settings import StitchSettings
 
 STEPS, CFG = caches.STEPS, caches.CFG
-OURS = "HybridStitch"
-"""What our methods' names begin with."""
-
+OURS = (HybridStitch.name, StepCache.name)
+"""What the names of our curves begin with."""
+PAPER = "Paper"
+"""The preset that is a curve by itself: the method as published."""
+SMALL_CHECKPOINT = "small"
+"""Says that there is a small model: the pair's own."""
 
 Settings = list[tuple[str, str, tuple[Any, ...]]]
 """Of one cache: what the table calls it, the function of `benchmarks.caches`, and its arguments."""
@@ -36,25 +45,26 @@ class Recipe(Protocol):
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """Our engine by a plan that is the same for every schedule."""
+class Alone:
+    """One model in every step, through our engine."""
 
-    plan: Plan
+    step: Step
 
     def drawer(self, pair: Pair) -> Drawer:
         """Make the drawer."""
-        return Stitched(pair, lambda _: self.plan)
+        return Stitched(pair, lambda request: only(self.step, request))
 
 
 @dataclass(frozen=True)
 class Settled:
-    """Our engine by settings."""
+    """Our engine by settings, with what is known of the pair."""
 
     settings: StitchSettings
 
     def drawer(self, pair: Pair) -> Drawer:
         """Make the drawer."""
-        return Stitched(pair, functools.partial(plan_for, self.settings))
+        profile = Profile.read(PROFILE)
+        return Stitched(pair, lambda request: resolved(pair, request, self.settings, profile).plan)
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class ThePipeline:
 
     def drawer(self, pair: Pair) -> Drawer:
         """Make the drawer; see `Pipeline`."""
-        return Pipeline(diffusers_twin(pair.large.config, pair.large.state_dict()), pair.autoencoder)
+        return Pipeline(diffusers_network(pair.large.config, pair.large.state_dict()), pair.autoencoder)
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class Hooked:
 
     def drawer(self, pair: Pair) -> Drawer:
         """Make the drawer."""
-        network, clock = diffusers_twin(pair.large.config, pair.large.state_dict()), Clock()
+        network, clock = diffusers_network(pair.large.config, pair.large.state_dict()), Clock()
         apply: Callable[..., caches.Apply] = getattr(caches, self.cache)
         apply(*self.values)(network, clock, pair)
         return caches.hooked(network, pair, clock)
@@ -122,11 +132,11 @@ class Contender:
 
 def contenders() -> list[Contender]:
     """Everybody, the reference first."""
-    reference = Contender("large only", f"Euler, {STEPS} steps", Fixed(LARGE_ONLY), quick=True)
+    reference = Contender("large only", f"Euler, {STEPS} steps", Alone(LARGE), quick=True)
     return [
         reference,
         Contender("large only, diffusers", f"Euler, {STEPS} steps", ThePipeline(), quick=True),
-        Contender("small only", f"Euler, {STEPS} steps", Fixed(SMALL_ONLY), quick=True),
+        Contender("small only", f"Euler, {STEPS} steps", Alone(SMALL), quick=True),
         *fewer_steps(),
         *cached(),
         *stitching_peers(),
@@ -143,9 +153,7 @@ def fewer_steps() -> list[Contender]:
         "Heun": ("heun", (7, 5)),
     }
     return [
-        Contender(
-            f"fewer steps, {label}", f"{steps} steps", Fixed(LARGE_ONLY), steps, sampler, quick=steps in (14, 9, 7)
-        )
+        Contender(f"fewer steps, {label}", f"{steps} steps", Alone(LARGE), steps, sampler, quick=steps in (14, 9, 7))
         for label, (sampler, every) in counts.items()
         for steps in every
     ]
@@ -193,33 +201,27 @@ def cached() -> list[Contender]:
 def stitching_peers() -> list[Contender]:
     """T-Stitch, SRDiffusion and RAS on our engine, at their published kinds of settings."""
     field = [
-        _engine("T-Stitch", f"{share:.0%} small", share == 0.5, method="T-Stitch", switch_step=share)
-        for share in (0.36, 0.5, 0.64)
+        _engine(TStitch.name, f"{share:.0%} small", share == 0.5, switch_step=share) for share in (0.36, 0.5, 0.64)
     ]
     field += [
-        _engine("SRDiffusion", f"{share:.0%} large", share == 0.5, method="SRDiffusion", switch_step=share)
+        _engine(SRDiffusion.name, f"{share:.0%} large", share == 0.5, switch_step=share)
         for share in (0.8, 0.64, 0.5, 0.43, 0.36)
     ]
-    field.append(
-        _engine("SRDiffusion adaptive", "at the latest 60%", method="SRDiffusion", switch_step=0.6, adaptive=True)
-    )
     return field + [
-        _engine("RAS", f"ratio {ratio:g}", ratio == 0.25, method="RAS", switch_step=4, mask_ratio=ratio)
-        for ratio in (0.5, 0.25, 0.125)
+        _engine(RAS.name, f"ratio {ratio:g}", ratio == 0.25, mask_ratio=ratio) for ratio in (0.5, 0.25, 0.125)
     ]
 
 
 def ours() -> list[Contender]:
-    """HybridStitch: the published plan, and the curve on which the other presets lie."""
-    paper = Contender(f"{OURS} Paper", "", Settled(StitchSettings.from_dict({"preset": "Paper"})), quick=True)
-    curve = [_engine(OURS, f"{share:.0%} full", base="Balanced", full_share=share) for share in (0.75, 0.5, 0.39, 0.35)]
-    presets = [
-        Contender(OURS, name, Settled(StitchSettings.from_dict({"preset": name})), quick=True)
-        for name in ("Quality", "Balanced", "Fast")
-    ]
-    return [paper, *presets, *curve]
+    """HybridStitch as published, and the curves of both our methods: their presets, and other computed shares."""
+    field = [_engine(f"{HybridStitch.name} {PAPER}", "", quick=True, method=HybridStitch.name, preset=PAPER)]
+    for method in (HybridStitch, StepCache):
+        field += [_engine(method.name, name, quick=True, preset=name) for name in method.presets if name != PAPER]
+        field += [_engine(method.name, f"{share:.0%} computed", computed_share=share) for share in (0.8, 0.68, 0.5)]
+    return field
 
 
-def _engine(name: str, setting: str, quick: bool = False, base: str = "Custom", **settings: object) -> Contender:
-    """A contender on our engine, whose settings are those of the preset `base` but for `settings`."""
-    return Contender(name, setting, Settled(StitchSettings.from_dict({"preset": base, **settings})), quick=quick)
+def _engine(name: str, setting: str, quick: bool = False, **settings: Scalar) -> Contender:
+    """A contender on our engine; its curve is named after the method unless that is among the settings."""
+    asked = {"method": name, "small_checkpoint": SMALL_CHECKPOINT, **settings}
+    return Contender(name, setting, Settled(StitchSettings.from_dict(asked)), quick=quick)

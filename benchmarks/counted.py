@@ -10,17 +10,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.alive import Alive
 from benchmarks.sd35 import ROWS, Scale, weights
-from lib_hybridstitch.engine.complexity import mask_size
-from lib_hybridstitch.hosts.base import Sampling
+from lib_hybridstitch.engine.masks import mask_size
+from lib_hybridstitch.fields import Scalar
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import KVCache
 from lib_hybridstitch.mmdit.model import MMDiT
 from lib_hybridstitch.mmdit.partial import run
 from lib_hybridstitch.mmdit.tokens import shared
-from lib_hybridstitch.plans.plan import Plan, Stage, make_plan
-from lib_hybridstitch.prediction.cost import StepCosts, forecast, pass_flops
+from lib_hybridstitch.plans.hybridstitch import HybridStitch
+from lib_hybridstitch.plans.plan import Plan
+from lib_hybridstitch.plans.ras import RAS
+from lib_hybridstitch.plans.srdiffusion import SRDiffusion
+from lib_hybridstitch.plans.step_cache import StepCache
+from lib_hybridstitch.plans.t_stitch import TStitch
 from lib_hybridstitch.prediction.memory import activation_bytes, cache_bytes
-from lib_hybridstitch.settings import PRESETS, StitchSettings
+from lib_hybridstitch.prediction.operations import Setup, pass_flops
+from lib_hybridstitch.prediction.resolver import Resolved, resolve
+from lib_hybridstitch.settings import StitchSettings
 
 RATIOS = (0.1, 0.2, 0.3, 0.5)
 """Shares of the tokens in a partial pass."""
@@ -28,24 +34,34 @@ VERIFIED = (0.1, 0.5)
 """Shares whose count is compared with PyTorch's."""
 SHARES = (0.36, 0.5, 0.64)
 """Where the peers change over, as fractions of the run."""
-LATENT_BYTES = 4
-"""Samplers keep latents, and the engine velocities, in fp32."""
 ITEMSIZES = {"bf16": 2, "fp8": 1}
 
 
-def plans(scale: Scale) -> dict[str, Plan]:
-    """Every preset and a few settings of the peers, by name."""
-    asked: dict[str, dict[str, object]] = {name: {"preset": name} for name in PRESETS}
-    for share in SHARES:
-        asked[f"T-Stitch, {share:.0%} small"] = {"method": "T-Stitch", "switch_step": share}
-    for share in reversed(SHARES):
-        asked[f"SRDiffusion, {share:.0%} large"] = {"method": "SRDiffusion", "switch_step": share}
-    for ratio in (0.5, 0.25):
-        asked[f"RAS, ratio {ratio:g}"] = {"method": "RAS", "switch_step": 4, "mask_ratio": ratio}
-    return {
-        name: make_plan(StitchSettings.from_dict({"preset": "Custom", **settings}), scale.sigmas)
-        for name, settings in asked.items()
+PRESETS = {
+    f"{method.name} {preset}": (method, preset) for method in (HybridStitch, StepCache) for preset in method.presets
+}
+"""The presets of both our methods by name."""
+MASKED, UNMASKED = f"{HybridStitch.name} Balanced", f"{StepCache.name} Balanced"
+"""What a plan needs does not depend on its preset, but on whether it has a mask and a small model."""
+
+
+def plans(scale: Scale, size: int) -> dict[str, Resolved]:
+    """Every preset and a few settings of the peers, by name, for one picture of a size."""
+    asked: dict[str, dict[str, Scalar]] = {
+        name: {"method": method.name, "preset": preset} for name, (method, preset) in PRESETS.items()
     }
+    for share in SHARES:
+        asked[f"{TStitch.name}, {share:.0%} small"] = {"method": TStitch.name, "switch_step": share}
+    for share in reversed(SHARES):
+        asked[f"{SRDiffusion.name}, {share:.0%} large"] = {"method": SRDiffusion.name, "switch_step": share}
+    for ratio in (0.5, 0.25):
+        asked[f"{RAS.name}, ratio {ratio:g}"] = {"method": RAS.name, "mask_ratio": ratio}
+    return {name: resolve(settings_of(values), scale.run, scale.setup(size)) for name, values in asked.items()}
+
+
+def settings_of(values: dict[str, Scalar]) -> StitchSettings:
+    """Settings with a small model at hand."""
+    return StitchSettings.from_dict({"small_checkpoint": "small", **values})
 
 
 def operations_of(scale: Scale, size: int) -> dict[str, Any]:
@@ -57,10 +73,7 @@ def operations_of(scale: Scale, size: int) -> dict[str, Any]:
         f"{ratio:g}": pass_flops(scale.large, mask_size(ratio, count), count, scale.context, len(ROWS))
         for ratio in RATIOS
     }
-    speedups = {}
-    for name, plan in plans(scale).items():
-        costs = StepCosts.counted(scale.large, scale.small, plan, count, scale.context, len(ROWS), len(ROWS))
-        speedups[name] = round(forecast(plan, scale.sigmas, costs).speedup, 3)
+    every = plans(scale, size)
     return {
         "tokens": count,
         "large": large,
@@ -68,56 +81,39 @@ def operations_of(scale: Scale, size: int) -> dict[str, Any]:
         "partial": partial,
         "small_of_large": round(small / large, 4),
         "partial_of_large": {ratio: round(flops / large, 4) for ratio, flops in partial.items()},
-        "speedup": speedups,
+        "plan": {name: str(found.plan) for name, found in every.items()},
+        "speedup": {name: round(found.speedup, 3) for name, found in every.items()},
     }
-
-
-def reuse_bytes(plan: Plan, config: MMDiTConfig, sampling: Sampling) -> int:
-    """Memory of the background "reuse": per row and token the last two velocities, each with its fp32 σ.
-
-    Where guidance is held, its difference comes to that, per picture and token.
-    """
-    if Stage.HYBRID not in plan.stages or plan.hybrid.background != "reuse":
-        return 0
-    images, _, height, width = sampling.latent
-    tokens = (height // config.patch_size) * (width // config.patch_size)
-    patch = config.patch_size**2 * config.out_channels
-    held = images * tokens * patch * LATENT_BYTES if plan.hybrid.hold_guidance > 0 else 0
-    return images * sampling.streams * tokens * 2 * (patch * LATENT_BYTES + 4) + held
 
 
 def memory_of(scale: Scale, size: int) -> dict[str, Any]:
     """Bytes that one picture of a size needs: weights, caches, activations, and each plan's whole need.
 
     Activations are those of the large model's full pass in bf16 at their widest; in a plan's need, weights and cache
-    are of the kind named.
+    are of the kind named. What extrapolation and scores keep is left out: a few velocities, each as large as a latent.
     """
-    run_of_size = scale.sampling(size)
-    active = activation_bytes(scale.large, run_of_size, ITEMSIZES["bf16"])
-    found: dict[str, Any] = {"activations": active, "plans": {}, "reuse": {}}
-    every = plans(scale)
+    setup, every = scale.setup(size), plans(scale, size)
+    found: dict[str, Any] = {"activations": activation_bytes(scale.large, setup, ITEMSIZES["bf16"]), "plans": {}}
     for kind, itemsize in ITEMSIZES.items():
         found[f"large_{kind}"] = weights(scale.large, itemsize)
         found[f"small_{kind}"] = weights(scale.small, itemsize)
-        found[f"cache_{kind}"] = cache_bytes(every["Paper"], scale.large, scale.small, run_of_size, itemsize)
-    for name, plan in every.items():
-        found["reuse"][name] = reuse_bytes(plan, scale.large, run_of_size)
-        found["plans"][name] = {kind: plan_bytes(scale, size, plan, itemsize) for kind, itemsize in ITEMSIZES.items()}
+        found[f"cache_{kind}"] = cache_bytes(every[MASKED].plan, setup, itemsize)
+    for name, resolved in every.items():
+        needs = {kind: plan_bytes(scale, setup, resolved.plan, itemsize) for kind, itemsize in ITEMSIZES.items()}
+        found["plans"][name] = needs
     return found
 
 
-def plan_bytes(scale: Scale, size: int, plan: Plan, itemsize: int, active: int = ITEMSIZES["bf16"]) -> int:
+def plan_bytes(scale: Scale, setup: Setup, plan: Plan, itemsize: int, active: int = ITEMSIZES["bf16"]) -> int:
     """Everything a plan needs on the device, in bytes.
 
     Args:
         itemsize: bytes per number of weights and cache.
         active: bytes per number of activations.
     """
-    sampling = scale.sampling(size)
-    total = weights(scale.large, itemsize) + activation_bytes(scale.large, sampling, active)
+    total = weights(scale.large, itemsize) + activation_bytes(scale.large, setup, active)
     total += weights(scale.small, itemsize) if plan.needs_small else 0
-    total += cache_bytes(plan, scale.large, scale.small, sampling, itemsize)
-    return total + reuse_bytes(plan, scale.large, sampling)
+    return total + cache_bytes(plan, setup, itemsize)
 
 
 def meta_network(config: MMDiTConfig) -> MMDiT:
@@ -174,7 +170,7 @@ def verified_activations(scale: Scale, size: int) -> dict[str, float]:
     """The formula of a full pass's activations over what is alive in the real modules."""
     return {
         name: round(
-            activation_bytes(config, scale.sampling(size), ITEMSIZES["bf16"]) / activations_alive(scale, config, size),
+            activation_bytes(config, scale.setup(size), ITEMSIZES["bf16"]) / activations_alive(scale, config, size),
             4,
         )
         for name, config in (("large", scale.large), ("small", scale.small))

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from benchmarks.operations import counted
 from hybridstitch_demo.autoencoder import Autoencoder
-from hybridstitch_demo.generate import Pair, Request, generate, sample, schedule, scheduler
+from hybridstitch_demo.generate import Pair, Request, generate, sample, scheduler
 from hybridstitch_demo.measure import run_flops
 from hybridstitch_demo.words import encode
-from lib_hybridstitch.engine.evaluation import Evaluation
+from lib_hybridstitch.engine.evaluation import Evaluation, Prediction
 from lib_hybridstitch.errors import HybridStitchError
 from lib_hybridstitch.plans.plan import Plan
 
@@ -64,7 +64,7 @@ class Stitched:
         Raises:
             RuntimeError: when the engine gave up, because the picture would then be the large model's.
         """
-        result = generate(self.pair, request, self.plan(request), keep_masks=False)
+        result = generate(self.pair, request, self.plan(request))
         if result.report.failure:
             raise RuntimeError(result.report.failure)
         return Drawing(result.pictures, result.ms, run_flops(self.pair, result.report) if count else None)
@@ -108,7 +108,7 @@ class Cached:
 
         def latents() -> Tensor:
             self.begin()
-            return sample(self._velocity, request)
+            return sample(self._velocity, request, lambda call: Prediction(self._velocity(call)))
 
         return _drawing(self.network, self.autoencoder, latents, count)
 
@@ -161,13 +161,12 @@ class Pipeline:
         no_context, no_pooled = encode([""] * len(request.prompts))
         pipeline = self.make(scheduler(request))
         pipeline.set_progress_bar_config(disable=True)
-        steps = len(schedule(request))
         latents: Tensor = pipeline(
             prompt_embeds=context,
             pooled_prompt_embeds=pooled,
             negative_prompt_embeds=no_context,
             negative_pooled_prompt_embeds=no_pooled,
-            sigmas=[1 - step / steps for step in range(steps)],  # the scheduler shifts them
+            sigmas=[1 - step / request.steps for step in range(request.steps)],  # the scheduler shifts them
             guidance_scale=request.cfg,
             latents=request.noise(),
             height=request.size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.counted import memory_of
+from benchmarks.counted import MASKED, UNMASKED, memory_of
 from benchmarks.sd35 import TRUE
 
 SIZES = (512, 1024, 1536)
@@ -19,7 +19,7 @@ def table() -> str:
     """The table of the README, in Markdown; sizes beside these are in the results of `bench truesize`."""
     lines = [
         "| GB | large bf16 / fp8 | small bf16 / fp8 | activations | KV cache bf16 / fp8 | "
-        "Balanced, fp8 weights | Paper, fp8 weights and cache | Paper, bf16 |",
+        "Step cache, fp8 weights | HybridStitch, fp8 weights and cache | HybridStitch, bf16 |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for size in SIZES:
@@ -28,9 +28,7 @@ def table() -> str:
             " / ".join(gigabytes(need[f"{name}_{kind}"]) for kind in ("bf16", "fp8"))
             for name in ("large", "small", "cache")
         ]
-        totals = (
-            need["plans"][preset][kind] for preset, kind in (("Balanced", "fp8"), ("Paper", "fp8"), ("Paper", "bf16"))
-        )
+        totals = (need["plans"][name][kind] for name, kind in ((UNMASKED, "fp8"), (MASKED, "fp8"), (MASKED, "bf16")))
         cells = [f"{size}²", *pairs[:2], gigabytes(need["activations"]), pairs[2], *map(gigabytes, totals)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

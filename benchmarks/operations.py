@@ -1,8 +1,8 @@
 """Counted operations of diffusers' SD3 network: what its layers really did, whatever a cache left out.
 
-Counted as `lib_hybridstitch.prediction.cost.pass_flops` counts: two per multiply-add of linear layers, convolutions
-and attention products; norms, activations, modulations and a cache's own arithmetic are left out on both sides. A hook
-on every layer does the counting, because torch's `FlopCounterMode` knows no cost for attention on a CPU.
+Counted as `lib_hybridstitch.prediction.operations.pass_flops` counts: two per multiply-add of linear layers,
+convolutions and attention products; norms, activations, modulations and a cache's own arithmetic are left out on both
+sides. A hook on every layer does the counting, because torch's `FlopCounterMode` knows no cost for attention on a CPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the engine's parts cost: partial passes over full ones, mask and plan over a large step, cache over its formula.
+"""What the engine's parts cost: partial passes over full ones, its own work over a large step, cache over its formula.
 
     python3 run.py bench overhead
 
@@ -13,31 +13,44 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.stopwatch import Stopwatch, over
 from hybridstitch_demo.measure import machine
 from hybridstitch_demo.training import LARGE, new_network
 from lib_hybridstitch import __version__
-from lib_hybridstitch.engine.evaluation import Evaluation, Side
+from lib_hybridstitch.engine.evaluation import Evaluation, Model
 from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import KVCache, needed_bytes
 from lib_hybridstitch.mmdit.model import MMDiT
 from lib_hybridstitch.mmdit.partial import run
 from lib_hybridstitch.mmdit.tokens import shared
-from lib_hybridstitch.plans.plan import HybridRule, Plan, Segment, Stage
-from lib_hybridstitch.prediction.cost import pass_flops
+from lib_hybridstitch.plans.method import Run
+from lib_hybridstitch.plans.plan import Kind
+from lib_hybridstitch.prediction.operations import Setup, pass_flops
+from lib_hybridstitch.prediction.resolver import resolve
+from lib_hybridstitch.settings import StitchSettings
 
 RESULTS = Path(__file__).parent / "results"
 RATIOS = (0.1, 0.2, 0.3, 0.5, 1.0)
 TOKENS = 1024
 CONTEXT = 64
 ROWS = 2
+STEPS = {
+    "masked, by disagreement": (Kind.MASKED, "M30", "disagreement"),
+    "masked, by change": (Kind.MASKED, "M30", "change"),
+    "CFG cached": (Kind.CFG_CACHED, "C", "disagreement"),
+    "extrapolated": (Kind.EXTRAPOLATED, "X L", "disagreement"),
+}
+"""What is timed: its kind, what is repeated behind large steps so that it is done, and the score."""
+BEFORE, RUN_BEFORE = 24, 3
+"""Large steps that a plan begins with, so that it counts as no short one; and how many of them are run."""
 
 
 def config(depth: int) -> MMDiTConfig:
@@ -48,13 +61,14 @@ def config(depth: int) -> MMDiTConfig:
 def inputs(network: MMDiT) -> Evaluation:
     """One evaluation with both streams of one picture."""
     source = torch.Generator().manual_seed(0)
-    side = int(TOKENS**0.5) * network.config.patch_size
+    edge = int(TOKENS**0.5) * network.config.patch_size
     return Evaluation(
-        x=torch.randn(ROWS, network.config.in_channels, side, side, generator=source),
+        x=torch.randn(ROWS, network.config.in_channels, edge, edge, generator=source),
         sigma=torch.full((ROWS,), 0.5),
         context=torch.randn(ROWS, CONTEXT, network.config.context_dim, generator=source),
         pooled=torch.randn(ROWS, network.config.pooled_dim, generator=source),
         rows=((0, "cond"), (0, "uncond")),
+        full_pass=Model(network).full_pass,
     )
 
 
@@ -87,54 +101,57 @@ def partial_passes(network: MMDiT, rounds: int) -> list[dict[str, Any]]:
 def bookkeeping(
     network: MMDiT, call: Evaluation, rounds: int, now: Callable[[], float] = time.perf_counter
 ) -> list[dict[str, Any]]:
-    """Time a hybrid step's own work: a whole step less the passes inside it, over a full large step.
+    """Time the engine's own work in each kind of step: a whole step less the passes inside it, over a large step.
 
     Args:
         now: seconds; on a GPU it waits for what was asked for before.
     """
-    rows = []
-    for background, score in (("reuse", "detail"), ("reuse", "change"), ("small", "disagreement")):
-        inside: list[float] = []
-        large, small = (_Timed(network, inside, now) for _ in range(2))
-        rule = HybridRule(0.3, score=score, background=background, extrapolate=0.7)
-        stitcher = Stitcher(large, small, Plan("x", (Segment(Stage.HYBRID, float("-inf")),), rule))
-        own, full = [], []
-        for number in range(rounds + 2):
-            inside.clear()
-            started = now()
-            stitcher.velocity(replace(call, sigma=torch.full_like(call.sigma, 0.9 - 0.8 * number / (rounds + 2))))
-            whole = 1000 * (now() - started)
-            if number > 1:  # the probe and the first masked step warm up
-                own.append(whole - sum(inside))
-            started = now()
-            run(network, call.x, call.sigma, call.context, call.pooled)
-            full.append(1000 * (now() - started))
-        if stitcher.report.failure:
-            raise RuntimeError(stitcher.report.failure)
-        rows.append(
-            {
-                "background": background,
-                "score": score,
-                "ms": round(statistics.median(own), 3),
-                "of_large_step": round(statistics.median(own) / statistics.median(full), 4),
-            }
-        )
-    return rows
+    return [{"step": name, **_own_work(network, call, rounds, now, name)} for name in STEPS]
 
 
-class _Timed(Side):
-    """A model that notes how long its passes take."""
+def _own_work(network: MMDiT, call: Evaluation, rounds: int, now: Callable[[], float], name: str) -> dict[str, float]:
+    kind, repeated, score = STEPS[name]
+    text = f"{BEFORE}L {' '.join([repeated] * (rounds + 1))} score={score}"
+    count = BEFORE + (rounds + 1) * len(repeated.split())
+    run_of = Run(tuple(0.95 - 0.9 * number / count for number in range(count)))
+    setup = Setup(network.config, network.config, TOKENS, CONTEXT, 1, ROWS)
+    plan = resolve(StitchSettings(plan=text, small_checkpoint="small"), run_of, setup).plan
+    model = _Timed(network, now=now)
+    stitcher = Stitcher(model, model, plan)
+    own, full = [], []
+    for step, sigma in list(zip(plan.steps, plan.sigmas, strict=True))[BEFORE - RUN_BEFORE :]:
+        model.spent.clear()
+        started = now()
+        stitcher.velocity(replace(call, sigma=torch.full_like(call.sigma, sigma), full_pass=model.full_pass))
+        whole = 1000 * (now() - started)
+        if step.kind is kind:
+            own.append(whole - sum(model.spent))
+        started = now()
+        run(network, call.x, call.sigma, call.context, call.pooled)
+        full.append(1000 * (now() - started))
+    if stitcher.report.failure:
+        raise RuntimeError(stitcher.report.failure)
+    ms = statistics.median(own[1:])  # the first one warms up
+    return {"ms": round(ms, 3), "of_large_step": round(ms / statistics.median(full), 4)}
 
-    def __init__(self, network: MMDiT, spent: list[float], now: Callable[[], float]) -> None:
-        super().__init__(network)
-        object.__setattr__(self, "spent", spent)
-        object.__setattr__(self, "now", now)
 
-    def patches(self, *arguments: Any) -> torch.Tensor:
-        """Velocity of the chosen tokens; the time goes into the list."""
-        started = self.now()  # type: ignore[attr-defined]
-        result = super().patches(*arguments)
-        self.spent.append(1000 * (self.now() - started))  # type: ignore[attr-defined]
+@dataclass(frozen=True)
+class _Timed(Model):
+    """A model that notes how long its passes take.
+
+    Args:
+        spent: milliseconds of every pass.
+        now: seconds.
+    """
+
+    spent: list[float] = field(default_factory=list)
+    now: Callable[[], float] = time.perf_counter
+
+    def patches(self, call: Evaluation, tokens: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """Velocity of the chosen tokens, as `Model` computes it."""
+        started = self.now()
+        result = super().patches(call, tokens, cache)
+        self.spent.append(1000 * (self.now() - started))
         return result
 
 

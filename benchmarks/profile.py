@@ -1,9 +1,10 @@
-"""Measure the curves of `stitch/profile.py` on the demo's pair.
+"""Measure the profile of the demo's large model: how its velocity changes with noise, and what becomes of an error.
 
     python3 run.py bench profile        # some minutes
 
-Along the large model's own trajectories: how much its velocity bends, how far the small model is from it, and, by
-nudging the latent at a step and sampling on, how much of an error made there lasts to the end.
+Along the large model's own trajectories: the second derivative of its velocity, and, by nudging the latent at a step
+and sampling on, how much of an error made there lasts to the end. What is written is a profile as the extension reads
+it; `hybridstitch_demo/pair/profile.json` was made so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -21,12 +22,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.caches import CFG
-from hybridstitch_demo.generate import Pair, Request, guided, load_pair, schedule
+from hybridstitch_demo.generate import PROFILE, Pair, Request, guided, load_pair, run_of
 from hybridstitch_demo.measure import machine
 from hybridstitch_demo.scenes import caption, combination
-from lib_hybridstitch.engine.evaluation import Side
+from lib_hybridstitch.engine.evaluation import Model
 from lib_hybridstitch.mmdit.model import MMDiT
-from lib_hybridstitch.plans.profile import log_snr
+from lib_hybridstitch.plans.profile import Profile, log_snr
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 77
@@ -52,8 +53,8 @@ class Trajectory:
 
 def of_network(network: MMDiT, request: Request) -> Velocity:
     """Latent and σ → velocity with guidance, by one network alone."""
-    side = Side(network)
-    return guided(lambda call: side.full(call, network.config.patch_size, True), request)
+    model = Model(network)
+    return guided(lambda call: model.full_pass(call).velocity, request, model.full_pass)
 
 
 def follow(velocity: Velocity, noise: Tensor, sigmas: tuple[float, ...]) -> Trajectory:
@@ -70,7 +71,7 @@ def rms(field: Tensor) -> float:
     return float(field.pow(2).mean((1, 2, 3)).sqrt().mean())
 
 
-def bend(path: Trajectory, index: int) -> float:
+def change(path: Trajectory, index: int) -> float:
     """Second derivative of the velocity in λ at an inner step, by divided differences."""
     before, here, after = (log_snr(path.sigmas[at]) for at in (index - 1, index, index + 1))
     first, middle, last = path.velocities[index - 1 : index + 2]
@@ -91,28 +92,30 @@ def lasting(path: Trajectory, velocity: Velocity, index: int) -> float:
 
 
 @torch.inference_mode()
-def measure(pair: Pair, count: int, every: int, device: torch.device) -> list[dict[str, float]]:
-    """One row per noise level, the highest first.
+def measure(pair: Pair, count: int, every: int, device: torch.device, name: str, checkpoint: str) -> Profile:
+    """The profile of the pair's large model, of the inner steps of a run.
 
     Args:
         count: pictures.
-        every: steps from one measurement of `lasting`, which is dear, to the next.
-        device: where the networks compute.
+        every: steps from one measurement of `lasting`, which is dear, to the next; those between are interpolated.
+        device: where the network computes.
+        name, checkpoint: see `Profile`.
     """
     source = random.Random(SEED)
     prompts = tuple(caption(*combination(source, wanted=False)) for _ in range(count))
     request = Request(prompts, tuple(range(SEED, SEED + count)), cfg=CFG)
-    velocity, small = (of_network(network.to(device), request) for network in (pair.large, pair.small))
-    path = follow(velocity, request.noise().to(device), schedule(request))
-    rows = []
-    for index in tqdm(range(2, len(path.sigmas) - 1), desc="levels", file=sys.stderr):
-        sigma, x = path.sigmas[index], path.latents[index]
-        row = {"sigma": sigma, "bend": bend(path, index)}
-        row["disagreement"] = rms(small(x, sigma) - path.velocities[index])
-        if (index - 2) % every == 0:
-            row["lasting"] = lasting(path, velocity, index)
-        rows.append({key: round(value, 4) for key, value in row.items()})
-    return rows
+    velocity = of_network(pair.large.to(device), request)
+    path = follow(velocity, request.noise().to(device), run_of(request).sigmas)
+    inner = range(len(path.sigmas) - 2, 1, -1)  # σ ascends
+    changes, lasts = [], {}
+    for index in tqdm(inner, desc="levels", file=sys.stderr):
+        changes.append(round(change(path, index), 4))
+        if index in (inner[0], inner[-1]) or (index - 2) % every == 0:
+            lasts[path.sigmas[index]] = round(lasting(path, velocity, index), 4)
+    sigmas = tuple(round(path.sigmas[index], 4) for index in inner)
+    sparse = Profile(name, checkpoint, tuple(lasts), (), tuple(lasts.values()))
+    lasting_everywhere = tuple(round(sparse.at(sparse.lasting, sigma), 4) for sigma in sigmas)
+    return Profile(name, checkpoint, sigmas, tuple(changes), lasting_everywhere)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,20 +124,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pictures", type=int, default=24)
     parser.add_argument("--every", type=int, default=3, help="steps between two measurements of what lasts")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
+    parser.add_argument("--name", default="measured with the demo pair", help="name of the profile (%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for profile.json")
     options = parser.parse_args(arguments)
-    rows = measure(load_pair(), options.pictures, options.every, options.device)
-    head = {
+    checkpoint = Profile.read(PROFILE).checkpoint
+    found = measure(load_pair(), options.pictures, options.every, options.device, options.name, checkpoint)
+    on = "cpu" if options.device.type == "cpu" else torch.cuda.get_device_name(options.device)
+    measured = {
         "machine": machine(),
-        "device": "cpu" if options.device.type == "cpu" else torch.cuda.get_device_name(options.device),
+        "device": on,
         "pictures": options.pictures,
         "seeds": [SEED, SEED + options.pictures - 1],
         "cfg": CFG,
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "profile.json").write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    for row in rows:
-        print(json.dumps(row))
+    text = json.dumps({**asdict(found), "measured": measured}, indent=1)
+    (options.out / "profile.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
     return 0
 
 

@@ -15,7 +15,7 @@ COLOURS = ("#4269d0", "#efb118", "#3ca951", "#97bbf5", "#9c6b4e", "#a463f2", "#9
 MARKERS = "os^Dv"
 FLOOR = 2e-3
 """The smallest LPIPS in the plot."""
-OUR_COLOUR = "#d62f2f"
+OUR_COLOURS = dict(zip(OURS, ("#d62f2f", "#e377c2")))
 THICK: Mapping[str, Any] = {"linewidth": 2.8, "marker": "o", "markersize": 7, "markeredgecolor": "white"}
 NAMED = frozenset(PRESETS)
 """The settings that stand beside their points."""
@@ -123,11 +123,12 @@ def _panel(panel: Any, rows: Sequence[Row], axis: str) -> None:
         look["linestyle"] = ("-", "--", ":")[index // len(COLOURS) % 3]
         _line(panel, methods[name], axis, label=name, linewidth=1.1, markersize=4.5, **look)
     for name in sorted(set(methods) - set(peers)):
-        look = {**THICK, "marker": "o" if name == OURS else "X"}
-        _line(panel, methods[name], axis, label=name, color=OUR_COLOUR, zorder=5, **look)
+        colour = next(colour for own, colour in OUR_COLOURS.items() if name.startswith(own))
+        look = {**THICK, "marker": "o" if name in OURS else "X"}
+        _line(panel, methods[name], axis, label=name, color=colour, zorder=5, **look)
         for row in (row for row in methods[name] if row["setting"] in NAMED):
             place = {"textcoords": "offset points", "xytext": (6, -14), "zorder": 6}
-            panel.annotate(row["setting"], (row[axis], row["lpips"]), color=OUR_COLOUR, weight="bold", **place)
+            panel.annotate(row["setting"], (row[axis], row["lpips"]), color=colour, weight="bold", **place)
 
 
 def _line(panel: Any, rows: Sequence[Row], axis: str, **look: Any) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
-from lib_hybridstitch.engine.evaluation import Evaluation
-from lib_hybridstitch.hosts.base import Sampling
+from lib_hybridstitch.engine.evaluation import Evaluation, Prediction
 from lib_hybridstitch.hosts.shared import assumed_schedule
 from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.plans.method import Run
+from lib_hybridstitch.prediction.operations import Setup
 
 LARGE = MMDiTConfig(
     depth=38, patch_size=2, in_channels=16, out_channels=16, context_dim=4096, pooled_dim=2048, pos_embed_size=192,
@@ -24,6 +26,7 @@ MEDIUM = MMDiTConfig(
 )  # fmt: skip
 """SD3.5-Medium, as its checkpoint's tensors say."""
 
+FullPass = Callable[[Evaluation], Prediction]
 LATENT_FACTOR = 8
 ROWS = (0, "cond"), (0, "uncond")
 """One picture with guidance."""
@@ -51,22 +54,24 @@ class Scale:
     dtype: torch.dtype
 
     @property
-    def sigmas(self) -> tuple[float, ...]:
-        """SD3's own schedule, since full passes are placed by noise level."""
-        return assumed_schedule(self.steps)
+    def run(self) -> Run:
+        """SD3's own schedule with guidance, on a model that nobody has measured."""
+        return Run(assumed_schedule(self.steps))
 
     def tokens(self, size: int) -> int:
         """Image tokens per row of a square picture."""
         return (size // (LATENT_FACTOR * self.large.patch_size)) ** 2
 
-    def sampling(self, size: int) -> Sampling:
-        """One square picture with guidance, as a host describes it."""
-        edge = size // LATENT_FACTOR
-        latent = (1, self.large.in_channels, edge, edge)
-        return Sampling(self.sigmas, self.sigmas, latent, len(ROWS), self.context, False, None, (), ())
+    def setup(self, size: int) -> Setup:
+        """One square picture with guidance."""
+        return Setup(self.large, self.small, self.tokens(size), self.context, 1, len(ROWS))
 
-    def inputs(self, size: int, device: torch.device) -> Evaluation:
-        """One evaluation of random numbers, both streams of one picture; the latent is fp32, as samplers keep it."""
+    def inputs(self, size: int, device: torch.device, full_pass: FullPass | None = None) -> Evaluation:
+        """One evaluation of random numbers, both streams of one picture; the latent is fp32, as samplers keep it.
+
+        Args:
+            full_pass: the large model's own, where the engine is to be asked.
+        """
         source = torch.Generator(device).manual_seed(0) if device.type != "meta" else None
 
         def noise(*shape: int) -> Tensor:
@@ -79,6 +84,7 @@ class Scale:
             context=noise(self.context, self.large.context_dim),
             pooled=noise(self.large.pooled_dim),
             rows=ROWS,
+            full_pass=full_pass or _not_asked,
         )
 
 
@@ -96,6 +102,10 @@ TOY = Scale(
     (64, 128), 5, 8, torch.float32,
 )  # fmt: skip
 """A pair that a CPU runs in milliseconds, for a dry run of everything but the GPU."""
+
+
+def _not_asked(_call: Evaluation) -> Prediction:
+    raise AssertionError("nothing here asks the engine, so nothing asks for a full pass of the host's")
 
 
 def weights(config: MMDiTConfig, itemsize: int) -> int:

@@ -21,9 +21,9 @@ def fingerprint(*parts: object) -> str:
 
 
 def weights_hash(folder: Path = PAIR) -> str:
-    """A hash of every file of weights in a folder: the pair, its autoencoder and the judge."""
+    """A hash of what decides drawings: the pair, its autoencoder, the judge, and what is known of the large model."""
     found = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
         found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:16]
 

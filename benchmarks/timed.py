@@ -1,4 +1,4 @@
-"""Times and memory of a pair with random weights on one device: passes, a hybrid step's own work, whole runs."""
+"""Times and memory of a pair with random weights on one device: passes, the engine's own work, whole runs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.counted import RATIOS, operations_of, plan_bytes, plans
+from benchmarks.counted import PRESETS, RATIOS, operations_of, plan_bytes, plans
 from benchmarks.overhead import bookkeeping
 from benchmarks.sd35 import ROWS, Scale, weights
 from benchmarks.stopwatch import Stopwatch, over
-from hybridstitch_demo.generate import LARGE_ONLY
 from hybridstitch_demo.graphs import capture, on_stream
-from lib_hybridstitch.engine.complexity import mask_size
-from lib_hybridstitch.engine.evaluation import Evaluation, Side
+from lib_hybridstitch.engine.evaluation import Evaluation, Model
+from lib_hybridstitch.engine.masks import mask_size
 from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.mmdit.config import MMDiTConfig
 from lib_hybridstitch.mmdit.kv_cache import KVCache, needed_bytes
 from lib_hybridstitch.mmdit.model import MMDiT
 from lib_hybridstitch.mmdit.partial import run
 from lib_hybridstitch.mmdit.tokens import TokenGrid, shared
-from lib_hybridstitch.plans.plan import Plan
+from lib_hybridstitch.plans.plan import LARGE, Plan
 from lib_hybridstitch.prediction.memory import activation_bytes
-from lib_hybridstitch.settings import PRESETS
 
 GUIDANCE = 4.5
 RUN_ROUNDS = 3
@@ -63,7 +61,7 @@ class Bench:
         return cls(scale, large, small, device, rounds, compiler)
 
     def passes(self, size: int, until: float) -> dict[str, Any]:
-        """Single passes and a hybrid step's own work at one size; rounds end at `until`, by `time.monotonic`."""
+        """Single passes and the engine's own work at one size; rounds end at `until`, by `time.monotonic`."""
         call = self.scale.inputs(size, self.device)
         typed = replace(call, x=self._typed(call.x), context=self._typed(call.context), pooled=self._typed(call.pooled))
         with torch.inference_mode():
@@ -108,7 +106,7 @@ class Bench:
             rows[f"large, {ratio:.0%}"]["counted"] = counted["partial_of_large"][f"{ratio:g}"]
         rows["small"]["counted"] = counted["small_of_large"]
         width = self.scale.dtype.itemsize
-        formula = activation_bytes(self.scale.large, self.scale.sampling(size), width) + self._weights()
+        formula = activation_bytes(self.scale.large, self.scale.setup(size), width) + self._weights()
         cached = needed_bytes(self.scale.large, count, self.scale.context, len(ROWS), width)
         return {"rows": rows, "peak": _memory(peak, formula), "cache": {"bytes": cache.bytes(), "formula": cached}}
 
@@ -150,8 +148,9 @@ class Bench:
 
     def _runs(self, size: int, call: Evaluation, watch: Stopwatch) -> dict[str, Any]:
         """One picture's evaluations by the large model alone and by each preset, through the engine."""
-        every = plans(self.scale)
-        field = {"large alone": LARGE_ONLY, **{name: every[name] for name in PRESETS}}
+        every, sigmas = plans(self.scale, size), self.scale.run.sigmas
+        alone = Plan((LARGE,) * len(sigmas), sigmas, "large alone")
+        field = {alone.method: alone, **{name: every[name].plan for name in PRESETS}}
 
         def work(plan: Plan) -> Callable[[], object]:
             return lambda: self.whole_run(plan, call)
@@ -168,7 +167,9 @@ class Bench:
             row["speedup"] = round(1 / row.pop("ratio"), 3)
             row["speedup_quartiles"] = [round(1 / high, 3), round(1 / low, 3)]
             row["speedup_counted"] = speedups.get(name, 1.0)
-            formula = plan_bytes(self.scale, size, plan, width, width) + (0 if plan.needs_small else unused)
+            formula = plan_bytes(self.scale, self.scale.setup(size), plan, width, width) + (
+                0 if plan.needs_small else unused
+            )
             row["peak"] = _memory(peaks[name], formula)
         return rows
 
@@ -178,14 +179,14 @@ class Bench:
         Raises:
             RuntimeError: when the engine gave up, since the time would be another run's.
         """
-        large, small = (Side(network, dtype=self.scale.dtype) for network in (self.large, self.small))
-        stitcher = Stitcher(large, small, plan, self.scale.large.patch_size, keep_masks=False)
-        latent, sigmas = call.x[:1], self.scale.sigmas
+        large, small = (Model(network, dtype=self.scale.dtype) for network in (self.large, self.small))
+        stitcher = Stitcher(large, small, plan, GUIDANCE, self.scale.large.patch_size)
+        latent, sigmas = call.x[:1], plan.sigmas
         for sigma, following in zip(sigmas, (*sigmas[1:], 0.0)):
             level = torch.full_like(call.sigma, sigma)
-            velocity = stitcher.velocity(replace(call, x=latent.expand_as(call.x), sigma=level))
-            with_text, without = velocity.chunk(2)
-            latent = latent + (following - sigma) * (without + GUIDANCE * (with_text - without))
+            asked = replace(call, x=latent.expand_as(call.x), sigma=level, full_pass=large.full_pass)
+            cond, uncond = stitcher.velocity(asked).velocity.chunk(2)
+            latent = latent + (following - sigma) * (uncond + GUIDANCE * (cond - uncond))
         stitcher.finish()
         if stitcher.report.failure:
             raise RuntimeError(f"{plan.method}: {stitcher.report.failure}")

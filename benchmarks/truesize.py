@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.counted import RATIOS, memory_of, operations_of, plans, verification, verified_activations
+from benchmarks.counted import MASKED, RATIOS, UNMASKED, memory_of, operations_of, verification, verified_activations
 from benchmarks.sd35 import TOY, TRUE, Scale
 from benchmarks.timed import Bench, sizes_in_time
 from hybridstitch_demo.measure import machine
@@ -75,17 +75,20 @@ def operations_table(found: dict[str, Any]) -> str:
     return _lines(head, rows)
 
 
-def speedups_table(found: dict[str, Any], scale: Scale) -> str:
+def speedups_table(found: dict[str, Any]) -> str:
     """Plans: a row per plan, a column per size."""
     sizes = list(found["operations"])
-    rows = [[name, *(f"{found['operations'][size]['speedup'][name]:.2f}x" for size in sizes)] for name in plans(scale)]
-    return _lines(["plan", *(f"{size}²" for size in sizes)], rows)
+    rows = [
+        [name, f"`{plan}`", *(f"{found['operations'][size]['speedup'][name]:.2f}x" for size in sizes)]
+        for name, plan in found["operations"][sizes[0]]["plan"].items()
+    ]
+    return _lines(["method", "plan", *(f"{size}²" for size in sizes)], rows)
 
 
 def memory_table(found: dict[str, Any]) -> str:
-    """Bytes: a row per size; a plan's need holds weights, cache, reuse state and activations."""
-    head = ["GB", "large bf16 / fp8", "small bf16 / fp8", "activations", "KV cache bf16 / fp8", "reuse state"]
-    head += [f"{preset}, bf16 / fp8" for preset in ("Balanced", "Paper")]
+    """Bytes: a row per size; a plan's need holds weights, cache and activations."""
+    head = ["GB", "large bf16 / fp8", "small bf16 / fp8", "activations", "KV cache bf16 / fp8"]
+    head += [f"{name}, bf16 / fp8" for name in (UNMASKED, MASKED)]
     rows = []
     for size, row in found["memory"].items():
 
@@ -93,9 +96,8 @@ def memory_table(found: dict[str, Any]) -> str:
             return " / ".join(f"{of[f'{name}_{kind}'] / 2**30:.1f}" for kind in ("bf16", "fp8"))
 
         cells = [f"{size}²", both("large"), both("small"), f"{row['activations'] / 2**30:.1f}", both("cache")]
-        cells.append(f"{row['reuse']['Balanced'] / 2**30:.3f}")
-        for preset in ("Balanced", "Paper"):
-            cells.append(" / ".join(f"{row['plans'][preset][kind] / 2**30:.1f}" for kind in ("bf16", "fp8")))
+        for name in (UNMASKED, MASKED):
+            cells.append(" / ".join(f"{row['plans'][name][kind] / 2**30:.1f}" for kind in ("bf16", "fp8")))
         rows.append(cells)
     return _lines(head, rows)
 
@@ -110,7 +112,7 @@ def timed_tables(found: dict[str, Any]) -> str:
             ratio = f"{cells['ratio']:.2f} ({low:.2f}–{high:.2f})"
             passes.append([f"{size}²", name, f"{cells['ms']:.1f}", ratio, counted_ratio])
         for part in row["bookkeeping"]:
-            label = f"own work of a hybrid step, {part['background']}, {part['score']}"
+            label = f"the engine's own work in a step: {part['step']}"
             passes.append([f"{size}²", label, f"{part['ms']:.2f}", f"{part['of_large_step']:.4f}", ""])
         for name, cells in row.get("runs", {}).items():
             low, high = cells["speedup_quartiles"]
@@ -143,7 +145,7 @@ def page(found: dict[str, Any], scale: Scale) -> str:
         found["note"],
         "## Counted operations\n\nThe last columns are over a full large pass.\n\n"
         + operations_table(found["counted"]),
-        "## Counted speed-up over the large model alone\n\n" + speedups_table(found["counted"], scale),
+        "## Counted speed-up over the large model alone\n\n" + speedups_table(found["counted"]),
         "## Computed memory\n\n" + memory_table(found["counted"]),
         f"## Formula over PyTorch's own count, {verified['size']}²\n\n"
         + "; ".join(f"{name}: {value:g}" for name, value in verified["passes"].items())

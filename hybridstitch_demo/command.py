@@ -1,6 +1,6 @@
-"""The demo's command line: one prompt, drawn by the large model, by the small one, and stitched.
+"""The demo's command line: one prompt, drawn by the large model, HybridStitch, Step cache and the small model.
 
-python3 run.py demo "frog and red apple on blue"
+python3 run.py demo "panda and tulip on sunset"
 """
 
 from __future__ import annotations
@@ -8,26 +8,33 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
 
-from hybridstitch_demo.generate import SAMPLERS, Request, load_pair
-from hybridstitch_demo.measure import Comparison, compare, foretell, mask_frequency, report_json, settled
+from hybridstitch_demo.comparison import Cell, Chart, Column, Row, comparison, duration, to_image
+from hybridstitch_demo.generate import PROFILE, SAMPLERS, Pair, Request, load_pair
+from hybridstitch_demo.measure import WAYS, Comparison, Outcome, Way, compare, mask_frequency, report_json, ways
 from hybridstitch_demo.metrics import Lpips
-from hybridstitch_demo.sheet import Panel, SheetRow, StepEntry, comparison, to_image
 from hybridstitch_demo.words import DRAWINGS, GROUNDS
-from lib_hybridstitch.engine.report import Report
+from lib_hybridstitch.engine.report import mean_mask
 from lib_hybridstitch.errors import HybridStitchError
 from lib_hybridstitch.fields import FieldSpec
+from lib_hybridstitch.plans.profile import Profile
+from lib_hybridstitch.prediction.resolver import in_words
 from lib_hybridstitch.settings import StitchSettings, specs
 
-EXAMPLE = "frog and red apple on blue"
-AMPLIFIED = 10
-MORE_SETTINGS = ("preset", "kv_cache", "target_speedup")
-"""Settings offered beside those that presets govern; the rest belongs to a WebUI."""
+EXAMPLE = "panda and tulip on sunset"
+SMALL = "small"
+"""The pair's small model, by the name of its file."""
+NOT_HERE = ("enabled", "small_checkpoint", "large_checkpoint", "hires", "small_device")
+"""Settings that mean something in a WebUI only."""
+FILES = {"large": "large", "hybridstitch": "hybridstitch", "step_cache": "stepcache", "small": "small"}
+SHOWN = 4
+"""Rows of the comparison."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,36 +55,33 @@ def _parser() -> argparse.ArgumentParser:
         description=f"Draws: {', '.join(DRAWINGS)}. Grounds: {', '.join(GROUNDS)}. Other words change nothing.",
     )
     parser.add_argument("prompt", nargs="?", default=EXAMPLE, help="free text, for instance %(default)r")
-    parser.add_argument("--seed", type=int, default=4, help="seed of the first picture (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first picture (default %(default)s)")
     parser.add_argument("--count", type=int, default=1, help="pictures, drawn in one batch (default %(default)s)")
     parser.add_argument("--steps", type=int, default=28, help="sampler steps (default %(default)s)")
     parser.add_argument("--cfg", type=float, default=3.0, help="guidance scale; 1 turns it off (default %(default)s)")
     parser.add_argument("--size", type=int, default=128, help="edge in pixels; the pair was trained at %(default)s")
     parser.add_argument("--sampler", choices=SAMPLERS, default="euler", help="default %(default)s")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each method (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("hybridstitch-demo"), help="folder to write to (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report to standard output")
-    group = parser.add_argument_group("settings of the method (what a preset governs may be set one by one)")
+    group = parser.add_argument_group(
+        "settings of HybridStitch", "Step cache beside it takes over the preset and the target speed-up."
+    )
     for name, spec in specs().items():
-        if spec.governed or name in MORE_SETTINGS:
+        if name not in NOT_HERE:
             _add_setting(group, name, spec)
     return parser
 
 
 def _add_setting(group: argparse._ArgumentGroup, name: str, spec: FieldSpec) -> None:
-    flag = "--" + name.replace("_", "-")
-    text = spec.help.replace("%", "%%")
-    if spec.kind is bool:
-        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-    else:
-        group.add_argument(flag, type=spec.kind, choices=spec.choices or None, default=None, help=text)
+    flag, text = "--" + name.replace("_", "-"), spec.help.replace("%", "%%")
+    group.add_argument(flag, type=spec.kind, choices=spec.choices or None, default=None, help=text)
 
 
 def _settings(options: argparse.Namespace) -> StitchSettings:
     given = {name: getattr(options, name, None) for name in specs()}
-    return StitchSettings.from_dict(
-        {"enabled": True, **{key: value for key, value in given.items() if value is not None}}
-    )
+    asked = {key: value for key, value in given.items() if value is not None}
+    return StitchSettings.from_dict({"enabled": True, "small_checkpoint": SMALL, **asked})
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -85,7 +89,7 @@ def _demo(options: argparse.Namespace) -> None:
         raise HybridStitchError(f"count is {options.count}, allowed are 1 to 16.")
     if options.repeats < 1:
         raise HybridStitchError(f"repeats is {options.repeats}, allowed are 1 and more.")
-    asked = _settings(options)
+    settings = _settings(options)
     request = Request(
         prompts=(options.prompt,) * options.count,
         seeds=tuple(range(options.seed, options.seed + options.count)),
@@ -96,41 +100,41 @@ def _demo(options: argparse.Namespace) -> None:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     pair, distance = load_pair(), Lpips()
-    settings = settled(pair, request, asked)
-    told = foretell(pair, request, settings)
-    print(
-        f"{settings.method} {settings.preset}: {told.summary}", *filter(None, [told.advice]), sep="\n", file=sys.stderr
-    )
-    done = _with_progress(lambda tell: compare(pair, request, settings, told, options.repeats, tell), options.repeats)
-    report = report_json(pair, done, distance)
+    chosen = ways(pair, request, settings, Profile.read(PROFILE))
+    for way in chosen.values():
+        _say_beforehand(way)
+    done = _with_progress(pair, request, chosen, distance, options.repeats)
+    report = report_json(pair, done)
     _write(options.out, done, report)
-    print(json.dumps(report, indent=2) if options.json else _words(report, options.out))
+    print(json.dumps(report, indent=2) if options.json else _words(done, report, options.out))
 
 
-def _with_progress(work: Callable[[Callable[[str, int, int], None]], Comparison], repeats: int) -> Comparison:
-    with tqdm(desc="drawing three ways", unit="step", file=sys.stderr, leave=False) as bar:
+def _say_beforehand(way: Way) -> None:
+    if way.resolved is not None:
+        print(f"{way.name}: {way.resolved.summary}", file=sys.stderr)
+        for sentence in (*way.resolved.plan.notes, way.resolved.advice):
+            if sentence:
+                print(f"  {sentence}", file=sys.stderr)
 
-        def tell(method: str, step: int, of: int) -> None:
-            bar.total = 3 * (repeats + 1) * of
-            bar.set_postfix_str(f"{method} {step}/{of}", refresh=False)
+
+def _with_progress(
+    pair: Pair, request: Request, chosen: Mapping[str, Way], distance: Lpips, repeats: int
+) -> Comparison:
+    with tqdm(desc="drawing four ways", unit="step", file=sys.stderr, leave=False) as bar:
+
+        def tell(way: str, step: int, of: int) -> None:
+            bar.total = len(chosen) * (repeats + 1) * of
+            bar.set_postfix_str(f"{chosen[way].name} {step}/{of}", refresh=False)
             bar.update()
 
-        return work(tell)
+        return compare(pair, request, chosen, distance, repeats, tell)
 
 
-def _write(folder: Path, done: Comparison, report: dict[str, object]) -> None:
-    pictures = {"large": done.large.pictures, "small": done.small.pictures, "hybridstitch": done.stitched.pictures}
-    for name, drawn in pictures.items():
-        to_image(_side_by_side(drawn), drawn.shape[-1] * drawn.shape[0]).save(folder / f"{name}.png")
-    headline = f"{report['speedup_wall']:.2f}x as fast, at LPIPS {report['lpips_to_large']:.3f} from the large picture"
-    sheet = comparison(
-        [_row(done, report, image) for image in range(min(4, len(done.request.seeds)))],
-        _entries(done.large.report),
-        _entries(done.stitched.report),
-        headline=headline,
-        note=_note(done, report),
-    )
-    sheet.save(folder / "comparison.png")
+def _write(folder: Path, done: Comparison, report: Mapping[str, Any]) -> None:
+    for name, drawn in done.drawn.items():
+        pictures = drawn.result.pictures
+        to_image(_side_by_side(pictures), pictures.shape[-1] * len(pictures)).save(folder / f"{FILES[name]}.png")
+    _picture(done, report).save(folder / "comparison.png")
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -138,57 +142,93 @@ def _side_by_side(pictures: Tensor) -> Tensor:
     return pictures.permute(1, 2, 0, 3).flatten(2)
 
 
-def _row(done: Comparison, report: dict[str, object], image: int) -> SheetRow:
-    mask = mask_frequency(done.stitched, image)
-    large, stitched = done.large.pictures[image], done.stitched.pictures[image]
-    speed = f"{report['ms_hybridstitch']} ms · {report['speedup_wall']:.2f}x"
-    panels = [
-        Panel("Large model", f"{report['ms_large_only']} ms", large),
-        Panel(f"{done.settings.method} {done.settings.preset}", speed, stitched),
-        Panel("Small model", f"{report['ms_small_only']} ms", done.small.pictures[image]),
+# --- comparison.png --------------------------------------------------------------------------------------------------
+
+
+def _picture(done: Comparison, report: Mapping[str, Any]) -> Any:
+    own = done.drawn["hybridstitch"]
+    columns = [Column(one.way.name, _speed(done, name)) for name, one in done.drawn.items()]
+    if own.result.report.masks:
+        share = f"{100 * mean_mask(own.records):.0f} % of the tokens in a masked step"
+        columns.insert(1 + WAYS.index("hybridstitch"), Column("What the large model refined", share))
+    charts = [_chart(done, name) for name in WAYS if name != "small"]
+    rows = [_row(done, image) for image in range(min(SHOWN, len(done.request.seeds)))]
+    return comparison(columns, rows, charts, _headline(done), _note(done, report))
+
+
+def _row(done: Comparison, image: int) -> Row:
+    cells = []
+    for name, one in done.drawn.items():
+        picture = one.result.pictures[image]
+        cells.append(Cell(picture, "" if name == "large" else _far(float(done.lpips[name][image]))))
+        mask = mask_frequency(one.result, image) if name == "hybridstitch" else None
+        if mask is not None:
+            cells.append(Cell(picture, "clear: in every masked step; dark: in none", mask))
+    return Row(f"{done.request.prompts[image]}  ·  seed {done.request.seeds[image]}", tuple(cells))
+
+
+def _chart(done: Comparison, name: str) -> Chart:
+    one = done.drawn[name]
+    accent = "" if name == "large" else f"{done.speedup(name):.2f}x"
+    bars = tuple((record.kind, record.ms) for record in one.records)
+    return Chart(one.way.name, in_words(one.records).split(", "), one.median, accent, bars)
+
+
+def _speed(done: Comparison, name: str) -> str:
+    ms = duration(done.drawn[name].median)
+    return ms if name == "large" else f"{ms}  ·  {done.speedup(name):.2f}x"
+
+
+def _headline(done: Comparison) -> str:
+    own = done.drawn["hybridstitch"]
+    far = _far(float(done.lpips["hybridstitch"].mean()))
+    return f"{own.way.name}: {done.speedup('hybridstitch'):.2f}x as fast, {far} from the large model's picture"
+
+
+def _far(lpips: float) -> str:
+    return "LPIPS below 0.001" if 0 < lpips < 0.001 else f"LPIPS {lpips:.3f}"
+
+
+def _note(done: Comparison, report: Mapping[str, Any]) -> str:
+    request, on, repeats = done.request, report["machine"], report["repeats"]
+    timed = "of one run" if repeats == 1 else f"medians of {repeats} interleaved runs"
+    sentences = [
+        f"{request.steps} steps {request.sampler}, guidance {request.cfg:g}, {request.size} x {request.size} pixels, "
+        f"batch of {len(request.seeds)}.",
+        f"Times and speed-ups: {timed} from noise to picture on {on['processor']}, "
+        f"{on['threads']} thread{'' if on['threads'] == 1 else 's'}, fp32.",
+        "LPIPS is the distance to the large model's picture.",
+        *(f"{one.way.name} ended early: {one.result.report.failure}." for one in _failed(done)),
     ]
-    if mask is None:
-        difference = (AMPLIFIED * (stitched - large).abs()).clamp(0, 1)
-        panels.append(
-            Panel(f"Difference, {AMPLIFIED} times", "no mask: the large model refined no single tokens", difference)
-        )
-    return SheetRow(
-        f"{done.request.prompts[image]}  ·  seed {done.request.seeds[image]}", tuple(panels), mask, masked=1
-    )
+    return " ".join(sentences)
 
 
-def _entries(report: Report) -> list[StepEntry]:
-    return [
-        StepEntry(record.stage.value, record.sigma, round(record.tokens_large), record.tokens, record.ms)
-        for record in report.evaluations()
-    ]
+def _failed(done: Comparison) -> list[Outcome]:
+    return [one for one in done.drawn.values() if one.result.report.failure]
 
 
-def _note(done: Comparison, report: dict[str, object]) -> str:
-    machine = report["machine"]
-    assert isinstance(machine, dict)
-    threads = f"{machine['threads']} thread{'' if machine['threads'] == 1 else 's'}"
-    return (
-        f"{done.request.steps} steps {done.request.sampler}, guidance {done.request.cfg:g}, "
-        f"{done.request.size} x {done.request.size} pixels, batch of {len(done.request.seeds)}. Times and speed-up: "
-        f"medians of {report['repeats']} interleaved runs from noise to picture on {machine['processor']}, "
-        f"{threads}, fp32; the bars show the steps of the last run."
-    )
+# --- standard output -------------------------------------------------------------------------------------------------
 
 
-def _words(report: dict[str, object], folder: Path) -> str:
-    lines = [
-        f"large model only  {report['ms_large_only']:>8} ms",
-        f"small model only  {report['ms_small_only']:>8} ms   LPIPS to the large: {report['lpips_small_to_large']}",
-        f"HybridStitch      {report['ms_hybridstitch']:>8} ms   LPIPS to the large: {report['lpips_to_large']}",
-        f"speed-up {report['speedup_wall']:.2f}x by the clock, {report['speedup_flops']:.2f}x by counted operations",
-    ]
+def _words(done: Comparison, report: Mapping[str, Any], folder: Path) -> str:
+    width = max(len(one.way.name) for one in done.drawn.values())
+    lines = []
+    for name, one in done.drawn.items():
+        line = f"{one.way.name:<{width}}  {one.median:>8.1f} ms"
+        if name != "large":
+            far = float(done.lpips[name].mean())
+            line += f"  {done.speedup(name):>5.2f}x  LPIPS {far:.4f}  {in_words(one.records)}"
+        lines.append(line)
+    counted = report["speedup_flops"], report["step_cache"]["speedup_flops"]
+    names = done.drawn["hybridstitch"].way.name, done.drawn["step_cache"].way.name
+    said = ", ".join(f"{name} {speedup:.2f}x" for name, speedup in zip(names, counted, strict=True))
+    lines.append(f"speed-up by counted operations: {said}")
     if report["unknown_words"]:
-        lines.append(f"words the pair does not know: {', '.join(report['unknown_words'])}")  # type: ignore[arg-type]
+        lines.append(f"words the pair does not know: {', '.join(report['unknown_words'])}")
     if report["dropped_words"]:
-        lines.append(f"more drawings than fit into one picture, left out: {', '.join(report['dropped_words'])}")  # type: ignore[arg-type]
-    if report["failure"]:
-        lines.append(f"stitching ended early, the large model finished: {report['failure']}")
+        lines.append(f"more drawings than fit into one picture, left out: {', '.join(report['dropped_words'])}")
+    for one in _failed(done):
+        lines.append(f"{one.way.name} ended early, the large model finished: {one.result.report.failure}")
     return "\n".join([*lines, f"pictures, comparison.png and report.json are in {folder}"])
 
 

@@ -12,21 +12,25 @@ import torch
 from torch import Tensor
 
 from hybridstitch_demo.autoencoder import CHANNELS, FACTOR, PAIR, Autoencoder, load_autoencoder
-from hybridstitch_demo.words import encode
-from lib_hybridstitch.engine.evaluation import Evaluation, Side
+from hybridstitch_demo.words import LENGTH, encode
+from lib_hybridstitch.engine.evaluation import Evaluation, Model, Prediction
 from lib_hybridstitch.engine.report import Report
 from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.errors import SettingsError
 from lib_hybridstitch.mmdit.checkpoint import load
 from lib_hybridstitch.mmdit.model import MMDiT
-from lib_hybridstitch.plans.plan import Plan, Segment, Stage, make_plan
+from lib_hybridstitch.plans.method import Run
+from lib_hybridstitch.plans.plan import LARGE, Plan, Step
+from lib_hybridstitch.plans.profile import Profile
+from lib_hybridstitch.prediction.operations import Setup
+from lib_hybridstitch.prediction.resolver import Resolved, resolve
 from lib_hybridstitch.settings import StitchSettings
 
 SHIFT = 3.0
 """Shift of the schedule towards noise, SD3's own."""
 SAMPLERS = ("euler", "heun", "dpmpp-2m", "unipc")
-LARGE_ONLY = Plan("large only", (Segment(Stage.LARGE, float("-inf")),))
-SMALL_ONLY = Plan("small only", (Segment(Stage.SMALL, float("-inf")),))
+PROFILE = PAIR / "profile.json"
+"""What is known of the pair's large model; it lies with the pair and is used for it alone."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,29 @@ def scheduler(request: Request) -> Any:
     return made
 
 
-def schedule(request: Request) -> tuple[float, ...]:
-    """Return the full schedule, the σ of every step, descending; a step of two evaluations counts once."""
+def run_of(request: Request, profile: Profile | None = None) -> Run:
+    """What a method must know of a request; a step of two evaluations counts once."""
     sigmas = [float(timestep) / 1000 for timestep in scheduler(request).timesteps]
-    return tuple(sigma for index, sigma in enumerate(sigmas) if index == 0 or sigma != sigmas[index - 1])
+    levels = tuple(sigma for index, sigma in enumerate(sigmas) if index == 0 or sigma != sigmas[index - 1])
+    return Run(levels, guided=request.cfg != 1, profile=profile)
+
+
+def setup_of(pair: Pair, request: Request) -> Setup:
+    """What the times of a request depend on."""
+    tokens = (request.size // (FACTOR * pair.large.config.patch_size)) ** 2
+    streams = 1 if request.cfg == 1 else 2
+    return Setup(pair.large.config, pair.small.config, tokens, LENGTH, len(request.prompts), streams)
+
+
+def resolved(pair: Pair, request: Request, settings: StitchSettings, profile: Profile | None = None) -> Resolved:
+    """The plan that settings come to in a request, and what it will do by counted operations."""
+    return resolve(settings, run_of(request, profile), setup_of(pair, request))
+
+
+def only(step: Step, request: Request) -> Plan:
+    """The plan of a request whose steps are all alike: `LARGE` or `SMALL`."""
+    sigmas = run_of(request).sigmas
+    return Plan((step,) * len(sigmas), sigmas, f"{step.kind.word} only")
 
 
 @dataclass(frozen=True)
@@ -121,11 +144,6 @@ class Result:
     ms: float
 
 
-def plan_for(settings: StitchSettings, request: Request) -> Plan:
-    """Resolve settings to a plan over the request's schedule."""
-    return make_plan(settings, schedule(request))
-
-
 Progress = Callable[[int, int], None]
 Velocity = Callable[[Evaluation], Tensor]
 """One evaluation → the velocity (rows, 16, size/8, size/8) of every row."""
@@ -133,25 +151,37 @@ Velocity = Callable[[Evaluation], Tensor]
 
 @torch.inference_mode()
 def generate(
-    pair: Pair, request: Request, plan: Plan = LARGE_ONLY, progress: Progress | None = None, **options: Any
+    pair: Pair, request: Request, plan: Plan | None = None, progress: Progress | None = None, **options: Any
 ) -> Result:
-    """Draw a request by a plan.
+    """Draw a request by a plan; by the large model alone without one.
 
     Args:
         progress: called after every evaluation with its number and how many there are.
-        options: further arguments of the Stitcher (fp8_cache, use_cache, keep_masks).
+        options: further arguments of the Stitcher (fp8_cache, use_cache).
     """
     started = time.perf_counter()
-    stitcher = Stitcher(Side(pair.large), Side(pair.small), plan, **options)
-    x = sample(stitcher.velocity, request, progress)
+    large, small = Model(pair.large), Model(pair.small)
+    stitcher = Stitcher(large, small, plan or only(LARGE, request), request.cfg, **options)
+    x = sample(lambda call: stitcher.velocity(call).velocity, request, large.full_pass, progress)
     pictures = pair.autoencoder.decode(x)
     stitcher.finish()
     return Result(pictures, x, stitcher.report, 1000 * (time.perf_counter() - started))
 
 
-def sample(velocity: Velocity, request: Request, progress: Progress | None = None) -> Tensor:
-    """Go from noise to latents (pictures, 16, size/8, size/8); the arguments are those of `generate`."""
-    denoise = guided(velocity, request)
+def sample(
+    velocity: Velocity,
+    request: Request,
+    full_pass: Callable[[Evaluation], Prediction],
+    progress: Progress | None = None,
+) -> Tensor:
+    """Go from noise to latents (pictures, 16, size/8, size/8).
+
+    Args:
+        velocity: predicts each evaluation.
+        full_pass: the large model's own, which every evaluation carries with it.
+        progress: see `generate`.
+    """
+    denoise = guided(velocity, request, full_pass)
     sampler = scheduler(request)
     x = request.noise()
     for number, timestep in enumerate(sampler.timesteps):
@@ -161,7 +191,9 @@ def sample(velocity: Velocity, request: Request, progress: Progress | None = Non
     return x
 
 
-def guided(velocity: Velocity, request: Request) -> Callable[[Tensor, float], Tensor]:
+def guided(
+    velocity: Velocity, request: Request, full_pass: Callable[[Evaluation], Prediction]
+) -> Callable[[Tensor, float], Tensor]:
     """Return latent (pictures, ...) and σ → guided velocity, wherever the latent lies; cond rows first, then uncond."""
     count = len(request.prompts)
     streams = ("cond",) if request.cfg == 1 else ("cond", "uncond")
@@ -171,7 +203,7 @@ def guided(velocity: Velocity, request: Request) -> Callable[[Tensor, float], Te
     def denoise(x: Tensor, sigma: float) -> Tensor:
         levels = torch.full((len(rows),), sigma, device=x.device)
         text = context.to(x.device), pooled.to(x.device)
-        found = velocity(Evaluation(x.repeat(len(streams), 1, 1, 1), levels, *text, rows))
+        found = velocity(Evaluation(x.repeat(len(streams), 1, 1, 1), levels, *text, rows, full_pass))
         if len(streams) == 1:
             return found
         cond, uncond = found.chunk(2)

@@ -26,6 +26,7 @@ import torch
 from hybridstitch_demo import standin
 from hybridstitch_demo.autoencoder import PAIR
 from hybridstitch_demo.codec import PairCodec
+from hybridstitch_demo.generate import PROFILE
 from lib_hybridstitch.mmdit.checkpoint import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,11 +115,11 @@ def _folder() -> Iterator[Path]:
 
 
 def make_host(like: str, folder: Path, more: Path | None = None) -> standin.Host:
-    """Install the stand-in with the pair as its checkpoints, and start it without a page.
+    """Install the stand-in with the pair as its checkpoints and what is known of it, and start it without a page.
 
     Args:
         like: one of `LIKE`.
-        folder: to be filled with checkpoints.
+        folder: to be filled with checkpoints and data.
         more: further checkpoints.
     """
     _tame_gradio(folder)
@@ -131,9 +132,18 @@ def make_host(like: str, folder: Path, more: Path | None = None) -> standin.Host
     standin.enter(standin.finder(like), like, PairCodec(), models)
     host = standin.Host(like)
     host.module("modules.standin").parts.reads_norms = True  # so that the pair draws on A1111's network too
+    host.module("modules.paths").data_path = str(folder)
+    _add_profile(host, folder / "hybridstitch" / "profiles")
     host.choose(LARGE)
     host.scripts.script_files.append(SCRIPT)
     return host
+
+
+def _add_profile(host: standin.Host, folder: Path) -> None:
+    """Put the large model's profile where the extension looks for it, under the hash that the host has for the file."""
+    known = host.sd_models.get_closet_checkpoint_match(LARGE).calculate_shorthash()
+    folder.mkdir(parents=True)
+    shutil.copyfile(PROFILE, folder / f"{known}.json")
 
 
 def further_checkpoints(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from hybridstitch_demo.sheet import to_image
+from hybridstitch_demo.comparison import to_image
 from hybridstitch_demo.standin import Host
 
 PARAMETERS = "parameters"

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from benchmarks import __main__ as entry
-from benchmarks import overhead, prediction, profile, race
-from benchmarks.contenders import OURS, Contender, contenders
+from benchmarks import overhead, prediction, race
+from benchmarks.contenders import CFG, OURS, STEPS, Contender, Settled, contenders
 from benchmarks.drawers import Drawer, Drawing, NotRunError
 from benchmarks.report import plot, report
 from benchmarks.state import State, fingerprint
-from hybridstitch_demo.generate import Pair, Request, load_pair
+from hybridstitch_demo.generate import PROFILE, Pair, Request, load_pair, resolved
 from hybridstitch_demo.scenes import held_out
 from hybridstitch_demo.words import DRAWINGS, read
+from lib_hybridstitch.plans.profile import Profile
 
 TWO = race.Extent(scenes=2, rounds=1, batch=1)
 
@@ -43,16 +44,26 @@ def test_everybody_named_in_the_table_is_in_the_race_once() -> None:
     assert field[0].name == "large only, Euler, 28 steps"
     curves = {one.method for one in field}
     assert len([name for name in curves if name.startswith("fewer steps")]) == 4
-    peers = {"First-Block-Cache", "TaylorSeer", "MagCache", "cache-dit DBCache", "T-Stitch", "SRDiffusion", "RAS", OURS}
-    assert peers | {"large only, diffusers", "small only"} <= curves
-    assert {"Quality", "Balanced", "Fast"} < {one.setting for one in field if one.method == OURS}
-    assert f"{OURS} Paper" in curves
+    peers = {"First-Block-Cache", "TaylorSeer", "MagCache", "cache-dit DBCache", "T-Stitch", "SRDiffusion", "RAS"}
+    assert {*peers, *OURS, "HybridStitch Paper", "large only, diffusers", "small only"} <= curves
+    for method in OURS:
+        assert {"Quality", "Balanced", "Fast"} < {one.setting for one in field if one.method == method}
+
+
+def test_everybody_on_our_engine_has_a_plan_of_its_own_by_the_method_it_is_named_after() -> None:
+    pair, request, profile = load_pair(), Request(("pig on night",), (1,), STEPS, CFG), Profile.read(PROFILE)
+    plans = {}
+    for one in contenders():
+        if isinstance(one.recipe, Settled):
+            found = resolved(pair, request, one.recipe.settings, profile)
+            assert one.method.startswith(found.plan.method) and found.speedup > 1.1, one.name
+            plans[one.name] = str(found.plan)
+    assert len(set(plans.values())) == len(plans) > 20, plans
 
 
 def test_the_quick_race_has_every_kind_of_curve() -> None:
     field = contenders()
-    quick = {one.method for one in field if one.quick}
-    assert {one.method for one in field} - quick == {"SRDiffusion adaptive"}
+    assert {one.method for one in field if one.quick} == {one.method for one in field}
 
 
 def test_scenes_were_held_out_and_are_always_the_same() -> None:
@@ -140,10 +151,10 @@ def test_a_judge_is_asked_with_the_prompts_of_its_pictures() -> None:
 def test_the_plot_shows_every_method(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     row = {"setting": "Fast", "speedup_wall": 2.0, "speedup_flops": 2.0, "lpips": 0.1}
-    rows = [{**row, "method": method} for method in ("peer", OURS, f"{OURS} curve")]
+    rows = [{**row, "method": method} for method in ("peer", *OURS, "HybridStitch Paper")]
     assert plot(rows, tmp_path / "race.svg") == f"The plot is {tmp_path / 'race.svg'}."
     text = (tmp_path / "race.svg").read_text()
-    assert all(f"<!-- {word} -->" in text for word in ("peer", OURS, f"{OURS} curve", "Fast"))
+    assert all(f"<!-- {word} -->" in text for word in ("peer", *OURS, "HybridStitch Paper", "Fast"))
 
 
 def test_overhead_measures_every_part(tmp_path, monkeypatch, capsys):
@@ -153,6 +164,7 @@ def test_overhead_measures_every_part(tmp_path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out) == found
     assert [row["ratio"] for row in found["partial_pass"]] == list(overhead.RATIOS)
     assert found["partial_pass"][-1]["of_full_counted"] == 1
+    assert [row["step"] for row in found["bookkeeping"]] == list(overhead.STEPS)
     assert all(row["ms"] > 0 for row in found["bookkeeping"])
     assert all(row["bytes"] == row["formula"] for row in found["cache"])
 
@@ -162,32 +174,33 @@ def test_a_name_nobody_knows_is_the_races_own_mistake():
         entry.main(["nonsense"])
 
 
-def test_the_profile_is_measured_at_every_inner_level() -> None:
-    rows = profile.measure(load_pair(), count=1, every=20, device=torch.device("cpu"))
-    sigmas = [row["sigma"] for row in rows]
-    assert len(rows) == 25 and sigmas == sorted(sigmas, reverse=True)
-    assert all(row["bend"] > 0 and row["disagreement"] > 0 for row in rows)
-    assert [index for index, row in enumerate(rows) if "lasting" in row] == [0, 20]
+def test_what_is_measured_is_a_profile_as_the_extension_reads_it(tmp_path: Path) -> None:
+    assert entry.main(["profile", "--pictures", "1", "--every", "20", "--name", "mine", "--out", str(tmp_path)]) == 0
+    found = Profile.read(tmp_path / "profile.json")
+    assert (found.name, found.checkpoint) == ("mine", Profile.read(PROFILE).checkpoint)
+    assert len(found.sigmas) == len(found.change) == len(found.lasting) == 25, "every inner level"
+    assert all(value > 0 for value in (*found.change, *found.lasting))
+    assert json.loads((tmp_path / "profile.json").read_text())["measured"]["pictures"] == 1
 
 
-def test_forecasts_are_held_against_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = prediction.Kind("reuse", {"preset": "Balanced"}, (1.5,), {"full_share": 0.8})
-    monkeypatch.setattr(prediction, "KINDS", (kind,))
+def test_predictions_are_compared_with_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = prediction.Question("Step cache", (1.5,), {"computed_share": 0.8})
+    monkeypatch.setattr(prediction, "QUESTIONS", (question,))
     monkeypatch.setattr(prediction, "STEPS", 12)
     assert prediction.main(["--quick", "--rounds", "1", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "prediction.json").read_text())
-    assert [row["by"] for row in found["rows"]] == ["counted", "measured"]
-    assert found["counted"]["forecasts"] == found["measured"]["forecasts"] == 1
     counted, measured = found["rows"]
-    assert counted["foretold"] == 1.5, "12 steps, 8 of them full"
-    assert measured["foretold"] != counted["foretold"], "reused steps take some time on this machine"
-    assert all(row["off"] == pytest.approx(row["foretold"] / row["clock"] - 1, abs=0.002) for row in found["rows"])
+    assert [row["by"] for row in found["rows"]] == ["counted", "measured"]
+    assert found["counted"]["predictions"] == found["measured"]["predictions"] == 1
+    assert counted["predicted"] >= 0.99 * 1.5 and "X" in counted["plan"]
+    assert measured["predicted"] != counted["predicted"], "extrapolated steps take some time on this machine"
+    assert all(row["off"] == pytest.approx(row["predicted"] / row["clock"] - 1, abs=0.002) for row in found["rows"])
 
 
-def test_a_summary_of_forecasts_counts_those_within_the_bar() -> None:
+def test_a_summary_of_predictions_counts_those_within_the_bar() -> None:
     rows = [{"by": "counted", "off": 0.3}, *({"by": "measured", "off": off} for off in (-0.2, 0.1, 0.02))]
     assert prediction.summary(rows, "measured") == {
-        "forecasts": 3,
+        "predictions": 3,
         "within_bar": 2,
         "median_off": 0.1,
         "largest_off": 0.2,

@@ -11,12 +11,13 @@ import torch
 from diffusers import hooks
 
 from benchmarks import caches
-from benchmarks.contenders import Fixed, Hooked, ThePipeline
+from benchmarks.contenders import Alone, Hooked, ThePipeline
+from benchmarks.diffusers_network import diffusers_network
 from benchmarks.drawers import Cached, Clock, Drawer, Drawing, NotRunError
 from benchmarks.operations import counted
-from benchmarks.twin import diffusers_twin
-from hybridstitch_demo.generate import LARGE_ONLY, SMALL_ONLY, Pair, Request, load_pair
-from lib_hybridstitch.prediction.cost import pass_flops
+from hybridstitch_demo.generate import Pair, Request, load_pair
+from lib_hybridstitch.plans import plan
+from lib_hybridstitch.prediction.operations import pass_flops
 from tests.networks import LARGE, MEDIUM, inputs, random_network
 
 STEPS = 12
@@ -37,12 +38,12 @@ def draw(drawer: Drawer) -> Drawing:
 @functools.cache
 def reference() -> Drawing:
     """The large model alone by our engine."""
-    return draw(Fixed(LARGE_ONLY).drawer(pair()))
+    return draw(Alone(plan.LARGE).drawer(pair()))
 
 
 @pytest.mark.parametrize("config", [LARGE, MEDIUM], ids=["large", "dual attention"])
 def test_operations_are_counted_as_ours_are(config: Any) -> None:
-    network = diffusers_twin(config, random_network(config).state_dict())
+    network = diffusers_network(config, random_network(config).state_dict())
     latent, context, pooled = inputs(config, rows=2, height=8, width=12, length=5)
     with counted(network) as operations:
         network(latent, context, pooled, torch.ones(2))
@@ -52,7 +53,7 @@ def test_operations_are_counted_as_ours_are(config: Any) -> None:
 
 
 def test_diffusers_network_in_our_loop_draws_the_reference() -> None:
-    network = diffusers_twin(pair().large.config, pair().large.state_dict())
+    network = diffusers_network(pair().large.config, pair().large.state_dict())
     drawing = draw(caches.hooked(network, pair(), Clock()))
     assert torch.allclose(drawing.pictures, reference().pictures, atol=1e-3)
     assert drawing.operations == reference().operations
@@ -66,7 +67,7 @@ def test_diffusers_pipeline_draws_the_reference() -> None:
 
 
 def test_the_small_model_is_not_the_reference() -> None:
-    drawing = draw(Fixed(SMALL_ONLY).drawer(pair()))
+    drawing = draw(Alone(plan.SMALL).drawer(pair()))
     assert (drawing.pictures - reference().pictures).abs().mean() > 0.01
 
 
@@ -107,7 +108,7 @@ def test_first_block_cache_that_never_reuses_is_the_reference() -> None:
     ids=["first block", "TaylorSeer lite"],
 )
 def test_what_the_docstring_says_about_caches_that_do_not_run_as_they_are(apply: Any, error: type[Exception]) -> None:
-    network = diffusers_twin(pair().large.config, pair().large.state_dict())
+    network = diffusers_network(pair().large.config, pair().large.state_dict())
     apply(network)
     with pytest.raises(error, match="NoneType"):
         draw(caches.hooked(network, pair(), Clock()))

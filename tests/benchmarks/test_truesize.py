@@ -9,19 +9,20 @@ import pytest
 import torch
 
 from benchmarks import __main__ as entry
-from benchmarks import counted, timed, truesize
+from benchmarks import counted, overhead, timed, truesize
 from benchmarks.alive import Alive
 from benchmarks.sd35 import TOY, TRUE
 from benchmarks.stopwatch import Stopwatch, over, spread
-from lib_hybridstitch.engine.evaluation import Side
+from lib_hybridstitch.engine.evaluation import Model
 from lib_hybridstitch.engine.stitcher import Stitcher
-from lib_hybridstitch.plans.plan import Segment, Stage
-from lib_hybridstitch.prediction.cost import pass_flops
-from lib_hybridstitch.prediction.memory import activation_bytes
+from lib_hybridstitch.plans.plan import parse
+from lib_hybridstitch.prediction.memory import activation_bytes, cache_bytes
+from lib_hybridstitch.prediction.operations import pass_flops
 
 CPU = torch.device("cpu")
 SD3_MEDIUM = replace(TRUE.large, depth=24, qk_norm=False)
-PRESETS = ("Paper", "Quality", "Balanced", "Fast")
+PRESETS = [*(f"HybridStitch {name}" for name in ("Quality", "Balanced", "Fast", "Paper"))]
+PRESETS += [f"Step cache {name}" for name in ("Quality", "Balanced", "Fast")]
 
 
 @pytest.mark.parametrize("config", [TRUE.large, TRUE.small], ids=["large", "medium"])
@@ -45,7 +46,7 @@ def test_activations_at_true_size_are_what_is_alive(config, size, monkeypatch):
 
     monkeypatch.setattr(counted, "meta_network", shallow)
     alive = counted.activations_alive(TRUE, config, size)
-    assert activation_bytes(config, TRUE.sampling(size), 2) == pytest.approx(alive, rel=0.01)
+    assert activation_bytes(config, TRUE.setup(size), 2) == pytest.approx(alive, rel=0.01)
 
 
 def test_alive_counts_what_is_held_and_not_what_is_gone():
@@ -74,38 +75,34 @@ def test_operations_of_1024_are_what_is_known_of_them():
     assert 60e12 < found["large"] < 66e12
     assert list(found["partial_of_large"]) == ["0.1", "0.2", "0.3", "0.5"]
     assert all(float(ratio) < share < float(ratio) + 0.10 for ratio, share in found["partial_of_large"].items())
-    # Balanced: 16 full passes, the last 4 of them of one row of the two.
-    assert found["speedup"]["Balanced"] == 28 / 14
+    for name, plan in found["plan"].items():
+        assert len(parse(plan)[0].steps) == 28, name
     by_hand = 28 / (14 + 14 * found["small_of_large"])
     assert found["speedup"]["T-Stitch, 50% small"] == pytest.approx(by_hand, abs=1e-3)
 
 
-@pytest.mark.parametrize(("preset", "changes"), [("Balanced", {}), ("Paper", {}), ("RAS, ratio 0.5", {})])
-def test_memory_formulas_are_what_a_run_holds(preset, changes):
-    """Cache and reuse state of a run in bytes, against the formulas at the toy's size and fp32."""
-    plan = replace(counted.plans(TOY)[preset], segments=(Segment(Stage.HYBRID, float("-inf")),))
-    large, small = (timed.random_network(config, torch.float32, CPU) for config in (TOY.large, TOY.small))
-    call = TOY.inputs(128, CPU)
-    engine = Stitcher(Side(large), Side(small), plan)
-    for sigma in (0.9, 0.8, 0.7, 0.6):
+def test_the_caches_formula_is_what_a_masked_run_holds():
+    setup, plan = TOY.setup(128), counted.plans(TOY, 128)["HybridStitch Paper"].plan
+    large, small = (Model(timed.random_network(config, torch.float32, CPU)) for config in (TOY.large, TOY.small))
+    call = TOY.inputs(128, CPU, large.full_pass)
+    engine = Stitcher(large, small, plan)
+    for sigma in plan.sigmas:
         engine.velocity(replace(call, sigma=torch.full((2,), sigma)))
     assert not engine.report.failure
-    rows = engine.state.rows.values()
-    tensors = [one for row in rows for one in (row.velocity, row.sigma, row.previous, row.previous_sigma)]
-    tensors += [image.guidance for image in engine.state.images.values() if image.guidance is not None]
-    kept = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    assert sum(kept.values()) == pytest.approx(counted.reuse_bytes(plan, TOY.large, TOY.sampling(128)), rel=0.05)
-    formula = counted.cache_bytes(plan, TOY.large, TOY.small, TOY.sampling(128), 4)
-    assert engine.state.large_cache.bytes() == pytest.approx(formula, rel=0.05)
+    assert engine.report.cache_bytes == pytest.approx(cache_bytes(plan, setup, 4), rel=0.05)
 
 
 def test_a_plans_need_is_the_sum_of_its_parts():
     need = counted.memory_of(TRUE, 1024)
-    paper = need["large_bf16"] + need["small_bf16"] + need["cache_bf16"] + need["activations"]
-    assert need["plans"]["Paper"]["bf16"] == paper
-    balanced = need["large_fp8"] + need["activations"] + need["reuse"]["Balanced"]
-    assert need["plans"]["Balanced"]["fp8"] == balanced
-    assert need["reuse"]["Paper"] == 0 < need["reuse"]["Balanced"]
+    stitched = need["large_bf16"] + need["small_bf16"] + need["cache_bf16"] + need["activations"]
+    assert {need["plans"][name]["bf16"] for name in PRESETS[:4]} == {stitched}
+    assert {need["plans"][name]["fp8"] for name in PRESETS[4:]} == {need["large_fp8"] + need["activations"]}
+
+
+def test_the_results_that_lie_here_are_of_the_plans_that_there_are():
+    stored = json.loads((truesize.RESULTS / "truesize.json").read_text())["counted"]["operations"]["1024"]
+    now = counted.operations_of(TRUE, 1024)
+    assert stored == json.loads(json.dumps(now)), "run `python3 run.py bench truesize` again"
 
 
 def test_without_a_gpu_it_counts_and_says_that_nothing_was_timed(tmp_path, capsys, monkeypatch):
@@ -135,7 +132,7 @@ def test_dry_run_on_the_cpu_goes_through_everything_but_the_gpu(tmp_path, capsys
         assert size["passes"]["cache"]["bytes"] == size["passes"]["cache"]["formula"]
         assert list(size["runs"]) == ["large alone", *PRESETS]
         assert all(run["ms"] > 0 and run["peak"]["ratio"] is None for run in size["runs"].values())
-        assert len(size["bookkeeping"]) == 3
+        assert [row["step"] for row in size["bookkeeping"]] == list(overhead.STEPS)
 
 
 def test_the_compiled_pass_is_timed_where_asked_for(monkeypatch):
@@ -171,7 +168,7 @@ def test_a_run_whose_engine_gave_up_is_no_figure():
     bench = timed.Bench.of(TOY, CPU, rounds=1)
     bench.small.pos_embed.fill_(float("nan"))
     with pytest.raises(RuntimeError, match=r"HybridStitch: the small model's velocity at sigma .* is not finite"):
-        bench.whole_run(counted.plans(TOY)["Paper"], TOY.inputs(64, CPU))
+        bench.whole_run(counted.plans(TOY, 64)["HybridStitch Paper"].plan, TOY.inputs(64, CPU))
     found, left_out = timed.sizes_in_time(bench, (64,), minutes=1)
     assert "runs" not in found["64"] and "not finite" in left_out["runs of 64²"]
 

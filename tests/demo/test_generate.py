@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 
 import diffusers
 import pytest
 import torch
-from PIL import Image
 
-from hybridstitch_demo import command
 from hybridstitch_demo.autoencoder import PAIR
 from hybridstitch_demo.generate import (
-    LARGE_ONLY,
+    PROFILE,
     SAMPLERS,
-    SMALL_ONLY,
     Pair,
     Request,
     batches,
     generate,
     load_pair,
-    plan_for,
-    schedule,
+    only,
+    resolved,
+    run_of,
 )
 from hybridstitch_demo.words import encode
 from lib_hybridstitch.errors import SettingsError
-from lib_hybridstitch.settings import PRESETS, StitchSettings
+from lib_hybridstitch.plans.plan import SMALL, Kind
+from lib_hybridstitch.plans.profile import Profile
+from lib_hybridstitch.settings import StitchSettings
 
 
 @cache
@@ -35,6 +34,8 @@ def pair() -> Pair:
 
 
 REQUEST = Request(("car on checks", "frog and star on blue"), (3, 4), steps=6)
+STEP_CACHE = StitchSettings.from_dict({"method": "Step cache"})
+HYBRIDSTITCH = StitchSettings.from_dict({"method": "HybridStitch", "small_checkpoint": "small"})
 
 
 def test_the_pair_is_small_to_store_and_of_the_right_proportions():
@@ -44,7 +45,7 @@ def test_the_pair_is_small_to_store_and_of_the_right_proportions():
     assert pair().large.config.family == "SD3.5-Large-like" and pair().small.config.family == "SD3.5-Medium-like"
 
 
-def test_large_only_is_a_plain_euler_loop_with_diffusers_scheduler():
+def test_without_a_plan_it_is_a_plain_euler_loop_of_the_large_model():
     result = generate(pair(), REQUEST)
     sampler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     sampler.set_timesteps(sigmas=[1 - step / 6 for step in range(6)])
@@ -57,18 +58,23 @@ def test_large_only_is_a_plain_euler_loop_with_diffusers_scheduler():
             x = sampler.step(uncond + 3 * (cond - uncond), timestep, x, return_dict=False)[0]
         assert torch.allclose(result.latents, x, atol=1e-4)
         assert torch.allclose(result.pictures, pair().autoencoder.decode(x), atol=1e-3)
-    assert [record.stage.value for record in result.report.evaluations()] == ["large"] * 6
+    assert [record.kind for record in result.report.evaluations()] == [Kind.LARGE] * 6
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_runs_with_every_sampler(sampler, preset):
-    request = Request(("pig on night",), (5,), steps=6, sampler=sampler)
-    result = generate(pair(), request, plan_for(StitchSettings.from_dict({"preset": preset}), request))
+@pytest.mark.parametrize("settings", [HYBRIDSTITCH, STEP_CACHE], ids=["HybridStitch", "Step cache"])
+def test_a_sampler_gets_what_the_plan_says_of_its_noise_levels(settings: StitchSettings, sampler: str):
+    request = Request(("pig on night",), (5,), steps=10, sampler=sampler)
+    plan = resolved(pair(), request, settings).plan
+    result = generate(pair(), request, plan)
     assert not result.report.failure
     assert torch.isfinite(result.pictures).all()
-    assert len(result.report.evaluations()) == (11 if sampler == "heun" else 6)
-    assert len(schedule(request)) == 6
+    records = result.report.evaluations()
+    said = [plan.steps[plan.index(record.sigma) or 0].kind for record in records]
+    assert [record.kind for record in records] == said
+    assert set(said) > {Kind.LARGE}
+    assert len(records) == (19 if sampler == "heun" else 10)
+    assert len(run_of(request).sigmas) == 10
 
 
 def test_pictures_depend_on_their_own_seed_and_prompt_alone():
@@ -85,9 +91,24 @@ def test_the_seed_decides_the_layout():
     assert len(places) >= 3
 
 
-def test_without_guidance_there_is_one_stream():
-    result = generate(pair(), Request(("car on checks",), (1,), steps=2, cfg=1.0), SMALL_ONLY)
-    assert [record.rows for record in result.report.records] == [1, 1]
+def test_without_guidance_there_is_one_row_per_picture_and_nothing_to_cache():
+    request = Request(("car on checks",), (1,), steps=12, cfg=1.0)
+    plan = resolved(pair(), request, STEP_CACHE).plan
+    assert Kind.CFG_CACHED not in {step.kind for step in plan.steps}
+    assert {record.rows for record in generate(pair(), request, plan).report.evaluations()} == {1}
+
+
+def test_the_small_model_alone_never_asks_the_large_one():
+    report = generate(pair(), REQUEST, only(SMALL, REQUEST)).report
+    assert [(record.kind, record.tokens_large) for record in report.evaluations()] == [(Kind.SMALL, 0)] * 6
+
+
+def test_the_pairs_profile_places_the_steps_of_step_cache_and_says_so():
+    profile, request = Profile.read(PROFILE), Request(("pig on night",), (5,))
+    with_it, without = (resolved(pair(), request, STEP_CACHE, known).plan for known in (profile, None))
+    assert with_it.profile == profile.name == "shipped with the demo pair"
+    assert without.profile == "generic"
+    assert with_it.steps != without.steps
 
 
 @pytest.mark.parametrize(
@@ -102,64 +123,3 @@ def test_without_guidance_there_is_one_stream():
 def test_impossible_requests_are_refused(changes, word):
     with pytest.raises(SettingsError, match=word):
         Request(("x",), (1,), **changes)
-
-
-def test_the_command_writes_pictures_and_a_report(tmp_path, capsys):
-    arguments = ["frog and zorble on blue", "--steps", "6", "--repeats", "1", "--count", "2", "--seed", "7", "--json"]
-    assert (
-        command.main(
-            [*arguments, "--out", str(tmp_path), "--mask-ratio", "0.25", "--switch-step", "2", "--refresh-every", "3"]
-        )
-        == 0
-    )
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert json.loads(capsys.readouterr().out) == report
-    for name in ("large", "small", "hybridstitch"):
-        assert Image.open(tmp_path / f"{name}.png").size == (256, 128)
-    assert Image.open(tmp_path / "comparison.png").width > 1000
-    assert len(report["stages"]) == 6
-    assert {"stage", "sigma", "tokens_large", "ms"} <= set(report["stages"][0])
-    assert [entry["stage"] for entry in report["stages"]] == ["large"] * 2 + ["hybrid"] * 4
-    assert report["unknown_words"] == ["zorble"] and report["known_words"] == ["blue", "frog"]
-    assert report["settings"]["preset"] == "Custom" and report["settings"]["mask_ratio"] == 0.25
-    assert report["ms_large_only"] > 0 and report["speedup_flops"] > 1.05
-    assert 0 < report["lpips_to_large"] < report["lpips_small_to_large"]
-    assert report["seed"] == 7 and report["failure"] == ""
-    assert report["forecast"]["speedup"] == pytest.approx(report["speedup_flops"], rel=0.01)
-    assert report["forecast"]["advice"] == ""
-
-
-def test_identical_plans_are_at_distance_zero(tmp_path):
-    assert command.main(["--steps", "2", "--repeats", "1", "--out", str(tmp_path), "--switch-step", "150"]) == 0
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["lpips_to_large"] == 0 and report["psnr_to_large"] == 100
-    assert "switch_step" in report["forecast"]["advice"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--mask-ratio", "2"], "mask_ratio"),
-        (["--count", "99"], "count is 99, allowed are 1 to 16."),
-        (["--size", "100"], "size is 100"),
-        (["--repeats", "0"], "repeats"),
-    ],
-)
-def test_wrong_arguments_get_one_sentence(arguments, sentence, tmp_path, capsys):
-    assert command.main(["frog", *arguments, "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said and said.count("\n") == 1
-
-
-def test_plans_that_never_call_the_large_model_still_come_from_the_same_noise():
-    assert LARGE_ONLY.stages != SMALL_ONLY.stages
-    small = generate(pair(), REQUEST, SMALL_ONLY)
-    assert [record.tokens_large for record in small.report.evaluations()] == [0] * 6
-
-
-def test_a_target_speedup_becomes_a_plan(tmp_path):
-    arguments = ["frog on blue", "--steps", "12", "--repeats", "1", "--target-speedup", "1.5", "--out", str(tmp_path)]
-    assert command.main(arguments) == 0
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["settings"]["target_speedup"] == 0
-    assert 0.99 * 1.5 <= report["speedup_flops"] == pytest.approx(report["forecast"]["speedup"], rel=0.01)

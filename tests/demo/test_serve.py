@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,10 +11,17 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from hybridstitch_demo.serve import further_checkpoints
+from hybridstitch_demo.autoencoder import PAIR
+from hybridstitch_demo.generate import PROFILE
+from hybridstitch_demo.serve import LARGE, further_checkpoints
+from hybridstitch_demo.standin import write_checkpoint
+from lib_hybridstitch.mmdit.checkpoint import load
+from lib_hybridstitch.plans.profile import Profile
 from run import COMMANDS, ROOT, child_environment
 from tests.pages import environment
 
@@ -121,6 +129,49 @@ def test_the_users_own_files_are_out_of_the_browsers_reach(tmp_path: Path) -> No
             assert refused.value.code in (403, 404)
     finally:
         stop(process)
+
+
+def listed(address: str, route: str) -> Any:
+    """The answer of a route."""
+    with urllib.request.urlopen(f"{address}/{route}", timeout=START) as reply:
+        return json.load(reply)
+
+
+def ask(address: str, route: str, **body: Any) -> Any:
+    """The answer of a route to a JSON request."""
+    request = urllib.request.Request(
+        f"{address}/{route}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=START) as reply:
+        return json.load(reply)
+
+
+@pytest.mark.parametrize("like", ["forge", "a1111"])
+def test_the_pairs_profile_is_used_for_the_pairs_large_model_and_for_no_other(like: str, tmp_path: Path) -> None:
+    network = load(PAIR / "large.safetensors", dtype=torch.float32)
+    network.pos_embed.mul_(0.99)
+    write_checkpoint(tmp_path / "other.safetensors", network)
+    process = start(like, "--no-browser", "--port", "0", "--ckpt-dir", str(tmp_path))
+    assert process.stdout is not None
+    address = next(word for word in process.stdout.readline().split() if word.startswith("http"))
+    settings = {"enabled": True, "method": "Step cache"}
+    size = {"steps": 12, "width": 128, "height": 128}
+    asked = {"prompt": "frog", "sampler_name": "Euler", "scheduler": "Simple", **size}
+    asked["alwayson_scripts"] = {"HybridStitch": {"args": [settings]}}
+    try:
+        [large] = [one for one in listed(address, "sdapi/v1/sd-models") if one["model_name"] == LARGE]
+        assert large["hash"] == Profile.read(PROFILE).checkpoint
+        told, infotexts = [], []
+        for checkpoint in (LARGE, "other"):
+            ask(address, "sdapi/v1/options", sd_model_checkpoint=checkpoint)
+            made = ask(address, "sdapi/v1/txt2img", **asked)
+            infotexts.append(json.loads(made["info"])["infotexts"][0])
+            told.append(ask(address, "hybridstitch/v1/plan", settings=settings, **size)["profile"])
+    finally:
+        stop(process)
+    assert told == ["shipped with the demo pair", "generic"]
+    for name, infotext in zip(told, infotexts, strict=True):
+        assert f"HybridStitch profile: {name}" in infotext and "HybridStitch stopped" not in infotext
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes and links are made otherwise elsewhere")

@@ -81,12 +81,12 @@ def renamed_in_block(part: str, tensor: Tensor, last: bool) -> Renamed:
         yield BLOCK_NAMES[part], tensor
 
 
-def diffusers_twin(config: MMDiTConfig, tensors: dict[str, Tensor]) -> SD3Transformer2DModel:
+def diffusers_network(config: MMDiTConfig, tensors: dict[str, Tensor]) -> SD3Transformer2DModel:
     """Build diffusers' network of the same architecture; every one of our weights must find its place in it.
 
     The weights are shared, not copied: the race keeps a network per cache.
     """
-    twin = SD3Transformer2DModel(
+    network = SD3Transformer2DModel(
         sample_size=2 * config.pos_embed_size,
         patch_size=config.patch_size,
         in_channels=config.in_channels,
@@ -102,5 +102,5 @@ def diffusers_twin(config: MMDiTConfig, tensors: dict[str, Tensor]) -> SD3Transf
         qk_norm="rms_norm" if config.qk_norm else None,
     )
     state = dict(pair for name, tensor in tensors.items() for pair in renamed(name, tensor, config.depth))
-    twin.load_state_dict(state, strict=True, assign=True)
-    return twin.eval().requires_grad_(False)
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval().requires_grad_(False)
