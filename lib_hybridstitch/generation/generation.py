@@ -191,18 +191,19 @@ class Generation:
             finished: whether the picture was finished before; the first reason stands then.
         """
         reason = one_line(reason)  # what other programs raise may have many
-        what = "HybridStitch stopped, the large model made the picture"
+        sentence = f"HybridStitch stopped, the large model made the picture: {reason}"
         if finished:
-            reason, what = f"after the picture was finished: {reason}", "HybridStitch failed"
+            reason = f"after the picture was finished: {reason}"
+            sentence = f"HybridStitch failed {reason}"
         if reason == self.stopped:
             return
         self.stopped = (finished and self.stopped) or reason
         try:
-            self.tell(p, f"{what}: {reason}")
+            self.tell(p, sentence)
         finally:
             if reason not in self._logged:
                 self._logged.add(reason)
-                get_logger("generation").warning("%s: %s", what, reason, exc_info=trace)
+                get_logger("generation").warning("%s", sentence, exc_info=trace)
 
     def tell(self, p: Any, sentence: str) -> None:
         """Say something to the user, once."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.browser.tab import Tab
-from tests.browser.test_page import once
+from tests.browser.acts import once
 
 RULES = {"aria-allowed-attr", "color-contrast", "button-name", "label", "image-alt", "role-img-alt"}
 """Rules that must have found something to look at."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
+from lib_hybridstitch.plans.plan import parse
+from lib_hybridstitch.prediction.resolver import in_words
 from tests import standins
 from tests.standins import Host, Result
 
@@ -17,8 +21,6 @@ HOSTS = ("a1111", "forge", "ersatz")
 SMALL = "sd3.5_medium"
 STEPS = 8
 ALL_LARGE = {"plan": "1L / hires 1L"}
-THREE_STAGES = "2 large, 3 masked at 30 %, 3 small"
-"""What the preset Paper, which `Web.on` takes, comes to in so many steps."""
 HIRES: dict[str, Any] = {"enable_hr": True, "denoising_strength": 0.6, "hr_scale": 1.5, "hr_cfg": 3.0}
 
 
@@ -33,6 +35,11 @@ class Web:
         self.host = host
         self.script: Any = host.load_script(SCRIPT)
         self.small = SMALL
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """The latents of the host's own picture."""
+        return self.off().latents
 
     @property
     def extension(self) -> Any:
@@ -85,6 +92,12 @@ class Web:
         """The transformer of the small model that is kept, or None."""
         small = self.kept_small
         return getattr(small, "network", None) or (small and small.patcher.model.diffusion_model)
+
+
+def as_planned(result: Result) -> bool:
+    """Whether what happened in a single pass is what its plan says, step for step."""
+    plan, _ = parse(str(result.infotext["HybridStitch plan"]))
+    return plan is not None and result.infotext["HybridStitch"] == in_words(plan.steps)
 
 
 def make(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, **options: Any) -> Host:

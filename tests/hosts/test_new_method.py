@@ -42,6 +42,7 @@ class Halves(Method):
         rest = (SMALL if step % self.every_other == 0 else EXTRAPOLATED for step in range(run.steps - first))
         return Plan((LARGE,) * first + tuple(rest), run.sigmas, self.name)
 '''
+PLANNED = "10L S X S X S X S X S X"
 RUN = """
 import json
 from pathlib import Path
@@ -56,9 +57,9 @@ for name in HOSTS:
     with pytest.MonkeyPatch.context() as patches:
         web = Web(make(patches, Path.cwd() / name, name))
         settings = {"small_checkpoint": web.small, "method": "Halves"}
-        made = web.call(settings, steps=8)
-        thirds = web.call({**settings, "every_other": 3}, steps=12)
-        size = {"width": 128, "height": 128, "steps": 8, "scheduler": "Simple"}
+        made = web.call(settings, steps=20)
+        thirds = web.call({**settings, "every_other": 3}, steps=20)
+        size = {"width": 128, "height": 128, "steps": 20, "scheduler": "Simple"}
         controls = web.host.runner("txt2img").inputs
         told[name] = {
             "infotext": made.infotext, "thirds": thirds.infotext, "swallowed": list(map(repr, made.swallowed)),
@@ -108,11 +109,11 @@ def check(told: dict[str, Any]) -> None:
     """Whether the method runs, and is offered, recorded and predicted, in one WebUI."""
     assert told["swallowed"] == []
     assert told["infotext"]["HybridStitch method"] == "Halves"
-    assert told["infotext"]["HybridStitch plan"] == "4L S X S X"
-    assert told["thirds"]["HybridStitch plan"] == "6L S 2X S 2X"
+    assert told["infotext"]["HybridStitch plan"] == PLANNED
+    assert told["thirds"]["HybridStitch plan"] == "10L S 2X S 2X S 2X S"
     assert told["thirds"]["HybridStitch every other"] == "3"
     assert "Every so many" in told["labels"] and "[HybridStitch] Every so many" in told["axes"]
-    assert told["plan"]["plan"] == "4L S X S X" and told["plan"]["method"] == "Halves"
+    assert told["plan"]["plan"] == PLANNED and told["plan"]["method"] == "Halves"
     assert told["plan"]["settings"]["every_other"] == 2
     properties = told["schema"]["settings"]["properties"]
     assert "Halves" in properties["method"]["enum"] and properties["every_other"]["maximum"] == 4

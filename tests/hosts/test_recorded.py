@@ -14,13 +14,13 @@ from lib_hybridstitch.plans.hybridstitch import HybridStitch
 from lib_hybridstitch.plans.step_cache import StepCache
 from lib_hybridstitch.settings import StitchSettings, specs
 from lib_hybridstitch.webui.infotext import Paste
-from tests.hosts.conftest import HIRES, THREE_STAGES, Web
+from tests.hosts.conftest import HIRES, Web
 from tests.standins import Result
 
 WAYS: dict[str, dict[str, Any]] = {
     "txt2img": {"steps": 12},
-    "img2img": {"kind": "img2img", "denoising_strength": 0.7, "steps": 16},
-    "hires": {"steps": 8, **HIRES, "hr_second_pass_steps": 10},
+    "img2img": {"kind": "img2img", "denoising_strength": 0.75, "steps": 12},
+    "hires": {"steps": 6, **HIRES, "hr_scale": 1.25, "hr_second_pass_steps": 8},
 }
 
 
@@ -81,9 +81,12 @@ def test_a_pasted_picture_is_made_again_though_the_presets_have_changed(
 def test_what_was_set_is_recorded_and_makes_the_picture_again(web: Web, stitch: dict[str, Any]) -> None:
     made = web.call({"small_checkpoint": web.small, **stitch}, steps=10)
     assert "HybridStitch stopped" not in made.infotext
-    again = pasted(web, parsed(web, made), steps=10)
-    assert torch.equal(again.latents, made.latents)
-    assert again.infotext == made.infotext, "a copy's copy is the same again"
+    copy = pasted(web, parsed(web, made), steps=10)
+    copys_copy = pasted(web, parsed(web, copy), steps=10)
+    for result in (copy, copys_copy):
+        assert torch.equal(result.latents, made.latents)
+        assert result.infotext["HybridStitch plan"] == made.infotext["HybridStitch plan"]
+    assert copys_copy.infotext == copy.infotext
 
 
 @pytest.mark.parametrize("choice", ["first", "second"])
@@ -95,9 +98,9 @@ def test_a_run_with_one_hires_pass_stitched_is_made_again(web: Web, choice: str)
 
 
 def test_a_picture_records_what_happened_and_nothing_that_had_no_part(web: Web) -> None:
-    made = web.on()
-    assert made.infotext["HybridStitch"] == THREE_STAGES
-    assert made.infotext["HybridStitch plan"] == "2L 3M30 3S"
+    made = web.on({"switch_step": 2, "handoff_step": 5})
+    assert made.infotext["HybridStitch"] == "2 large, 3 masked at 30 %, 3 small"
+    assert made.infotext["HybridStitch plan"].startswith("2L 3M30 3S")
     assert made.infotext["HybridStitch profile"] == "generic"
     assert made.infotext["HybridStitch small checkpoint"] == web.small
     assert len(made.infotext["HybridStitch small hash"]) == 10

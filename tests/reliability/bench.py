@@ -96,6 +96,7 @@ class Bench:
         self.web, self.host, self.plan = web, web.host, plan
         self.latents: list[Tensor] = []
         self.done = 0
+        self.host.module("modules.progress").current_task = "task(bench)"  # so that the run's figures are kept by it
         self.listen()
         self.off = self.drawn(self.run(False))
         self.on = self.drawn(self.run(True))
