@@ -26,6 +26,3 @@ def paper(tab: Tab) -> None:
 def drawn(tab: Tab, of: str = "bar", what: str = ".hybridstitch-segment") -> str:
     """The kinds of the steps that the bar shows."""
     return "".join(tab.panel(of, what).evaluate_all("(all) => all.map((one) => one.dataset.kind)"))
-
-
-# --- the controls

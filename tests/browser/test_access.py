@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.tab import Tab
 from tests.browser.acts import once
+from tests.browser.tab import Tab
 
 RULES = {"aria-allowed-attr", "color-contrast", "button-name", "label", "image-alt", "role-img-alt"}
 """Rules that must have found something to look at."""
