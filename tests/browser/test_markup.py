@@ -52,7 +52,7 @@ def test_a_name_with_markup_is_shown_and_never_run(tab: Tab) -> None:
     nothing_ran(tab, asked)
 
     tab.small(MARKUP_STRANGER)
-    assert MARKUP_STRANGER in tab.settle()  # why there is no prediction
+    tab.panel("bar").filter(has_text=MARKUP_STRANGER).wait_for(state="visible")  # why there is no prediction
     infotext = tab.generate()
     assert "HybridStitch stopped" in infotext and MARKUP_STRANGER in infotext and PROMPT in infotext
     note = tab.panel("run", ".hybridstitch-note")
