@@ -31,12 +31,15 @@ def growing(steps: int, computed: int) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def placed(sigmas: Sequence[float], computed: int, profile: Profile | None) -> tuple[int, ...]:
+def placed(
+    sigmas: Sequence[float], computed: int, profile: Profile | None = None, beginning: int = 2
+) -> tuple[int, ...]:
     """Choose which steps the large model computes: a dense beginning, then as `profile` says, or growing gaps.
 
     Args:
         sigmas: the noise levels that are sampled, descending.
-        computed: how many; at least the first two and the last.
+        computed: how many; at least the beginning and the last.
+        beginning: at least so many in a row to begin with.
 
     Returns:
         indices, ascending.
@@ -44,8 +47,8 @@ def placed(sigmas: Sequence[float], computed: int, profile: Profile | None) -> t
     steps = len(sigmas)
     if computed >= steps or steps <= 3:
         return tuple(range(steps))
-    computed = max(computed, 3)
-    dense = max(2, round(DENSE * computed))
+    computed = max(computed, beginning + 1)
+    dense = max(beginning, round(DENSE * computed))
     behind = computed - dense
     chosen = growing(steps - dense, behind)
     if profile is not None:

@@ -8,12 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar
 
 from lib_hybridstitch.fields import Scalar
-from lib_hybridstitch.plans.method import SHARES, Method, Run, cautious_index, computed, point, step_index
+from lib_hybridstitch.plans.method import (
+    SHARES,
+    USUAL_RUN,
+    Method,
+    Run,
+    cautious_index,
+    computed,
+    point,
+    step_index,
+)
 from lib_hybridstitch.plans.placement import placed
 from lib_hybridstitch.plans.plan import CFG_CACHED, EXTRAPOLATED, GENERIC, LARGE, Plan
+
+LAYOUT_STEPS, LAYOUT_SHARE = 9, 0.45
+"""A run of few steps begins with so many large ones: so many, or that share of all, decide the layout."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,9 @@ class StepCache(Method):
         """Place the computed steps, and cache guidance in those behind `cfg_cache_from`."""
         count = run.steps
         wanted = cautious_index(self.computed_share, run) if self.computed_share < 1 else count
-        chosen = set(placed(run.sigmas, wanted, run.profile))
+        few = count < USUAL_RUN and not run.from_picture
+        beginning = min(LAYOUT_STEPS, ceil(LAYOUT_SHARE * count)) if few else 2
+        chosen = set(placed(run.sigmas, wanted, run.profile, max(beginning, 2)))
         cached = step_index(self.cfg_cache_from, count) if self.cfg_cache_from and run.guided else count
         steps = [
             EXTRAPOLATED if step not in chosen else CFG_CACHED if step >= cached else LARGE for step in range(count)

@@ -40,7 +40,7 @@ each_preset = pytest.mark.parametrize(("method", "preset"), PRESETS, ids=[f"{m.n
         (StepCache(0.57, 0.5), 28, "10L 2X L X C 2X C 2X C 2X C 3X L"),
         (StepCache(0.57, 0.0), 28, "10L 2X L X L 2X L 2X L 2X L 3X L"),
         (StepCache(1.0, 0.5), 10, "5L 4C L"),
-        (StepCache(0.0, 0.5), 10, "2L 7X L"),
+        (StepCache(0.0, 0.5), 10, "5L 4X L"),
         (TStitch(0.4), 10, "4S 6L"),
         (SRDiffusion(0.4), 10, "4L 6S"),
         (SRDiffusion(3), 10, "3L 7S"),

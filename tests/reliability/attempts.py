@@ -119,6 +119,10 @@ def at(places: Sequence[Place], source: Source, *kinds: str, lasting: bool = Fal
 
 
 def interrupts(bench: Bench, places: Sequence[Place], source: Source) -> list[Attempt]:
-    """The host's own interrupt, as when another extension notices it in the middle of a block."""
+    """The host's own interrupt, as when another extension notices it in the middle of a block.
+
+    Not in an adapter's own lines: the host says of a real one that the user pressed the button, and before the engine
+    is reached only that tells it from an extension that has taken our place.
+    """
     kind = bench.host.module("modules.sd_samplers_common").InterruptedException
-    return [(place, source, kind(), False) for place in places]
+    return [(place, source, kind(), False) for place in places if " hosts/" not in place.site]
