@@ -43,6 +43,11 @@ class History:
         levels = torch.full(velocity.shape[:1], sigma, dtype=torch.float32, device=velocity.device)
         return cls(velocity, levels, velocity, levels)
 
+    @property
+    def has_trend(self) -> bool:
+        """Whether every token has been computed at two noise levels."""
+        return bool(((self.sigma - self.previous_sigma).abs() > SAME_SIGMA).all())
+
     def then(self, velocity: Tensor, sigma: float, tokens: Tensor | None = None) -> History:
         """The history after new velocities: all of them (N, width), or those of `tokens` (K,), as (K, width).
 

@@ -19,7 +19,7 @@ from lib_hybridstitch.engine.history import History
 from lib_hybridstitch.engine.report import Record, Report, stopwatch
 from lib_hybridstitch.errors import NotFiniteError, StitchError, in_words
 from lib_hybridstitch.mmdit.kv_cache import KVCache
-from lib_hybridstitch.mmdit.tokens import TokenGrid, gather, scatter_, shared
+from lib_hybridstitch.mmdit.tokens import TokenGrid, scatter_, shared
 from lib_hybridstitch.plans.plan import Kind, Plan, Step
 
 
@@ -285,7 +285,8 @@ class Stitcher:
             if not bool(torch.isfinite(small).all()):  # it goes into scores alone, and never into the velocity
                 raise NotFiniteError("the small model's velocity", sigma)
             self._remember(call.rows, small, sigma, by_large=False)
-            self._set_signals(call, large - small)
+            for index, (image, stream) in enumerate(call.rows):
+                self._images.setdefault(image, ImageState()).signals[stream] = large[index] - small[index]
         for row in call.rows:
             self._rows[row].by_large = True
         return Outcome(Prediction(grid.to_latent(large)), Kind.LARGE, grid.count, grid.count * asked_small)
@@ -306,8 +307,6 @@ class Stitcher:
             nowhere = torch.zeros(grid.count, dtype=torch.bool, device=tokens.device)
             self._rows[row].by_large = step.extrapolated or nowhere.index_fill(0, tokens[index], True)
         self._score_change(call, grid, sigma, velocity)
-        if self.plan.score == "disagreement" and not step.extrapolated:
-            self._set_signals(call, fresh - gather(background, tokens), tokens)
         self.report.add_mask(self._evaluation, [image for image, _ in call.rows], tokens, grid.count)
         kept = tokens.shape[1]
         return Outcome(Prediction(grid.to_latent(velocity)), Kind.MASKED, kept, grid.count * (not step.extrapolated))
@@ -374,18 +373,23 @@ class Stitcher:
                 state.tokens = masks.ras_choice(metric, skipped, size)
                 state.skipped = skipped + 1
                 state.skipped[state.tokens] -= 1
-            elif state.signals:
+                continue
+            if self.plan.score == "disagreement":
+                state.signals |= self._expected_disagreement(image)
+            if state.signals:
                 scores = masks.guided(state.signals, self.guidance).abs().mean(-1)
                 state.tokens = masks.highest(scores, size, self.region)
 
-    def _set_signals(self, call: Evaluation, signals: Tensor, tokens: Tensor | None = None) -> None:
-        """Keep the rows' signals (rows, N, width), or renew those of `tokens` (rows, K)."""
-        for index, (image, stream) in enumerate(call.rows):
-            kept = self._images.setdefault(image, ImageState()).signals
-            if tokens is None:
-                kept[stream] = signals[index]
-            elif stream in kept:
-                kept[stream] = kept[stream].index_copy(0, tokens[index], signals[index])
+    def _expected_disagreement(self, image: int) -> dict[str, Tensor]:
+        """By how much the models will differ now, stream → (N, width), for streams where both show a trend.
+
+        What they differed by at the last probe grows old: of the damage that exact masks undo, it lets less be undone.
+        """
+        expected = {}
+        for (of, stream), row in self._rows.items():
+            if of == image and row.large is not None and row.small is not None and row.small.has_trend:
+                expected[stream] = row.large.at(self._sigma) - row.small.at(self._sigma)
+        return expected
 
     def _score_change(self, call: Evaluation, grid: TokenGrid, sigma: float, velocity: Tensor) -> None:
         """For the score "change": how x0 has moved since the last step, from velocities (rows, N, width)."""

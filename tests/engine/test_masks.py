@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lib_hybridstitch.engine import masks
 from lib_hybridstitch.engine.evaluation import COND, UNCOND, Model
+from lib_hybridstitch.engine.history import History
 from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.mmdit.tokens import TokenGrid
 from tests.engine.passes import (
@@ -75,16 +76,22 @@ def guided_scores(streams: Tensor, guidance: float) -> Tensor:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 7.0])
-def test_the_mask_is_where_the_models_disagree_with_guidance_and_renewed_where_both_computed(guidance: float) -> None:
+def test_the_mask_is_where_the_models_are_expected_to_disagree_with_guidance(guidance: float) -> None:
+    """By what they differed by at the probe, and by both trends once the small model has one."""
     engine, x = stitcher("2L 2M25", guidance=guidance), latents()[0]
     large, small = large_model(), Model(small_network())
     sigmas = engine.plan.sigmas
     made = [GRID.to_patches(engine.velocity(both(x, sigma)).velocity) for sigma in sigmas]
-    apart = large.patches(both(x, sigmas[1])) - small.patches(both(x, sigmas[1]))
-    first = guided_scores(apart, guidance).topk(6).indices.sort().values
+    by_small = {index: small.patches(both(x, sigmas[index])) for index in (1, 2)}
+    first = guided_scores(made[1] - by_small[1], guidance).topk(6).indices.sort().values
     assert engine.report.masks[2][0].nonzero().flatten().equal(first)
-    apart[:, first] = made[2][:, first] - small.patches(both(x, sigmas[2]))[:, first]
-    second = guided_scores(apart, guidance).topk(6).indices.sort().values
+
+    computed = torch.zeros(TOKENS, dtype=torch.bool).index_fill(0, first, True)
+    large_now = [History.begin(made[0][row], sigmas[0]).then(made[1][row], sigmas[1]) for row in (0, 1)]
+    large_now = [now.then(made[2][row][computed], sigmas[2], first) for row, now in enumerate(large_now)]
+    small_now = [History.begin(by_small[1][row], sigmas[1]).then(by_small[2][row], sigmas[2]) for row in (0, 1)]
+    apart = [one.at(sigmas[3]) - other.at(sigmas[3]) for one, other in zip(large_now, small_now)]
+    second = guided_scores(torch.stack(apart), guidance).topk(6).indices.sort().values
     assert engine.report.masks[3][0].nonzero().flatten().equal(second)
 
 
