@@ -20,7 +20,7 @@ def test_an_error_of_whatever_is_called_of_the_host(bench: Bench, lasting: bool,
     source = faults.api(bench)
     bench.web.extension.release()
     found = faults.places(bench, source)
-    chosen = found if long_run else faults.spread(found, 1)
+    chosen = found if long_run else faults.spread(found, 1 + lasting)
     chosen = [place for place in chosen if place != Place("State.__setattr__", 2)]  # it puts the host's words back
     all_tried(bench, at(chosen, source, "exception", "no memory", lasting=lasting), cold=True)
 

@@ -25,7 +25,7 @@ def test_no_memory_at_any_line_of_the_engine(bench: Bench, long_run: bool) -> No
     source = faults.Torch()
     found = faults.places(bench, source)
     assert len({place.site for place in found}) > 20
-    chosen = found if long_run else faults.spread(found, 4)
+    chosen = found if long_run else faults.spread(found, 6)
     all_tried(bench, at(chosen, source, "out of memory", "no memory", "exception"))
 
 
