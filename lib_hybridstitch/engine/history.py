@@ -1,8 +1,8 @@
 """A model's last two velocities of one row, and the one expected at another noise level.
 
 The line through the last two runs in λ, the logarithm of the signal-to-noise ratio, in which velocities change most
-evenly. It is followed a part of the way only, and not far: where it would have to reach further than it has seen, the
-last velocity is held.
+evenly. It is followed a part of the way only, late enough, and not far: in much noise, and where it would have to reach
+further than it has seen, the last velocity is held.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from lib_hybridstitch.plans.profile import EDGE
 SAME_SIGMA = 1e-6
 FOLLOWED = 0.9
 """Share of the way along the line."""
-NOISY, FOLLOWED_IN_NOISE = 0.85, 0.5
-"""Above this noise level velocities turn, and half the way is followed."""
+NOISY = 0.75
+"""Above this noise level, where the layout is decided, velocities turn: the last one is held."""
 LONGEST_REACH = 2.5
 """How far the line is followed, in distances of the two points it rests on."""
 
@@ -70,7 +70,7 @@ class History:
 
     def at(self, sigma: float, hold: bool = False) -> Tensor:
         """The velocity (N, width) expected at `sigma`; the last one where `hold` is set."""
-        if hold:
+        if hold or sigma > NOISY:
             return self.velocity
         last, before = _log_snr(self.sigma), _log_snr(self.previous_sigma)
         known = (self.sigma - self.previous_sigma).abs() > SAME_SIGMA
@@ -78,8 +78,8 @@ class History:
         reach = (_log_snr(torch.full_like(last, sigma)) - last) / distance
         usable = known & (reach > 0) & (reach <= LONGEST_REACH)
         factor = torch.where(usable, reach, torch.zeros_like(reach))
-        factor *= FOLLOWED_IN_NOISE if sigma > NOISY else FOLLOWED
-        return torch.addcmul(self.velocity, factor[:, None].to(self.velocity.dtype), self.velocity - self.previous)
+        factor = FOLLOWED * factor[:, None].to(self.velocity.dtype)
+        return torch.addcmul(self.velocity, factor, self.velocity - self.previous)
 
 
 def _log_snr(sigma: Tensor) -> Tensor:

@@ -381,10 +381,7 @@ class Stitcher:
                 state.tokens = masks.highest(scores, size, self.region)
 
     def _expected_disagreement(self, image: int) -> dict[str, Tensor]:
-        """By how much the models will differ now, stream → (N, width), for streams where both show a trend.
-
-        What they differed by at the last probe grows old: of the damage that exact masks undo, it lets less be undone.
-        """
+        """By how much the models will differ now, stream → (N, width), for streams where both show a trend."""
         expected = {}
         for (of, stream), row in self._rows.items():
             if of == image and row.large is not None and row.small is not None and row.small.has_trend:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import ceil
 from typing import ClassVar
 
 from lib_hybridstitch.fields import Scalar
 from lib_hybridstitch.plans.method import (
     SHARES,
-    USUAL_RUN,
     Method,
     Run,
     cautious_index,
@@ -25,9 +23,6 @@ from lib_hybridstitch.plans.method import (
 from lib_hybridstitch.plans.placement import placed
 from lib_hybridstitch.plans.plan import CFG_CACHED, EXTRAPOLATED, GENERIC, LARGE, Plan
 
-LAYOUT_STEPS, LAYOUT_SHARE = 9, 0.45
-"""A run of few steps begins with so many large ones: so many, or that share of all, decide the layout."""
-
 
 @dataclass(frozen=True)
 class StepCache(Method):
@@ -37,12 +32,12 @@ class StepCache(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Scalar]]] = {
         "Quality": {"computed_share": 0.68, "cfg_cache_from": 0.0},
         "Balanced": {},
-        "Fast": {"computed_share": 0.46},
+        "Fast": {"computed_share": 0.46, "cfg_cache_from": 0.5},
     }
 
-    computed_share: float = computed(0.57)
+    computed_share: float = computed(0.54)
     cfg_cache_from: float = point(
-        0.5,
+        0.65,
         "CFG cache from",
         "From here on, reuse the last guidance difference instead of the negative prompt; 0 is never.",
     )
@@ -51,9 +46,7 @@ class StepCache(Method):
         """Place the computed steps, and cache guidance in those behind `cfg_cache_from`."""
         count = run.steps
         wanted = cautious_index(self.computed_share, run) if self.computed_share < 1 else count
-        few = count < USUAL_RUN and not run.from_picture
-        beginning = min(LAYOUT_STEPS, ceil(LAYOUT_SHARE * count)) if few else 2
-        chosen = set(placed(run.sigmas, wanted, run.profile, max(beginning, 2)))
+        chosen = set(placed(run, wanted))
         cached = step_index(self.cfg_cache_from, count) if self.cfg_cache_from and run.guided else count
         steps = [
             EXTRAPOLATED if step not in chosen else CFG_CACHED if step >= cached else LARGE for step in range(count)
@@ -62,5 +55,5 @@ class StepCache(Method):
         return Plan(tuple(steps), run.sigmas, self.name, profile=run.profile.name if run.profile else GENERIC)
 
     def faster(self) -> Iterator[Mapping[str, Scalar]]:
-        """Ever fewer computed steps."""
-        yield from ({"computed_share": share} for share in SHARES)
+        """Ever fewer computed steps, guidance cached the earlier the fewer there are."""
+        yield from ({"computed_share": share, "cfg_cache_from": 0.65 if share > 0.5 else 0.45} for share in SHARES)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lib_hybridstitch.engine.evaluation import COND, UNCOND, Evaluation, Model
-from lib_hybridstitch.engine.history import FOLLOWED, FOLLOWED_IN_NOISE, LONGEST_REACH, NOISY, History
+from lib_hybridstitch.engine.history import FOLLOWED, LONGEST_REACH, NOISY, History
 from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.plans.profile import log_snr
 from tests.engine.passes import (
@@ -56,13 +56,13 @@ def test_what_was_extrapolated_is_nothing_to_extrapolate_from() -> None:
     assert made[4] == pytest.approx(3 + 0.9 * reach(0.5, 0.7, 0.8) * (3 - 2))
 
 
-def test_above_the_noisy_levels_it_follows_half_of_it() -> None:
-    assert (NOISY, FOLLOWED_IN_NOISE) == (0.85, 0.5)
-    history = History.begin(torch.tensor([[2.0]]), 0.95).then(torch.tensor([[3.0]]), 0.93)
-    for sigma, factor in ((0.91, 0.5), (0.851, 0.5), (0.85, 0.9)):
-        if (way := reach(sigma, 0.93, 0.95)) <= LONGEST_REACH:
-            assert float(history.at(sigma)) == pytest.approx(3 + factor * way, abs=1e-3)
-    assert reach(0.91, 0.93, 0.95) <= LONGEST_REACH, "else nothing was tested"
+def test_above_the_noisy_levels_it_holds() -> None:
+    assert NOISY == 0.75
+    history = History.begin(torch.tensor([[2.0]]), 0.8).then(torch.tensor([[3.0]]), 0.78)
+    assert float(history.at(0.76)) == float(history.at(0.7501)) == 3.0
+    way = reach(0.75, 0.78, 0.8)
+    assert 0 < way <= LONGEST_REACH, "else nothing was tested"
+    assert float(history.at(0.75)) == pytest.approx(3 + 0.9 * way, abs=1e-3)
 
 
 def test_where_it_would_reach_too_far_it_holds() -> None:

@@ -79,7 +79,7 @@ def guided_scores(streams: Tensor, guidance: float) -> Tensor:
 def test_the_mask_is_where_the_models_are_expected_to_disagree_with_guidance(guidance: float) -> None:
     """By what they differed by at the probe, and by both trends once the small model has one."""
     engine, x = stitcher("2L 2M25", guidance=guidance), latents()[0]
-    large, small = large_model(), Model(small_network())
+    small = Model(small_network())
     sigmas = engine.plan.sigmas
     made = [GRID.to_patches(engine.velocity(both(x, sigma)).velocity) for sigma in sigmas]
     by_small = {index: small.patches(both(x, sigmas[index])) for index in (1, 2)}

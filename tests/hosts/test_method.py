@@ -49,7 +49,7 @@ def test_the_plainest_call_is_the_method_with_all_its_stages(web: Web, steps: in
     assert result.infotext["HybridStitch method"] == "HybridStitch"
     assert "HybridStitch stopped" not in result.infotext
     masked, probe = kinds.count(Kind.MASKED), 1
-    assert counts["small"] == masked + kinds.count(Kind.SMALL) + probe
+    assert counts["small"] == masked + kinds.count(Kind.SMALL) + kinds.count(Kind.SMALL_CFG_CACHED) + probe
     assert counts["large"] == kinds.count(Kind.LARGE) + masked
     assert [step["kind"] for step in web.last_pass["steps"]] == [kind.value for kind in kinds]
 

@@ -26,7 +26,7 @@ each_preset = pytest.mark.parametrize(("method", "preset"), PRESETS, ids=[f"{m.n
 @pytest.mark.parametrize(
     ("method", "steps", "expected"),
     [
-        (HybridStitch(8, 15, computed_share=0.57), 28, "8L 2M30 2X M30 X M30 2X S 2X S 2X S 3X L"),
+        (HybridStitch(8, 15, computed_share=0.57), 28, "8L 2M30 X M30 X M30 2X S X s X s X s X s X s L"),
         (HybridStitch(3, 5, computed_share=1.0), 10, "3L 2M30 5S"),
         (HybridStitch(3, 0, computed_share=1.0), 10, "3L 7M30"),
         (HybridStitch(4, 6, mask_ratio=0.155, computed_share=1.0), 8, "4L 2M15.5 2S"),
@@ -36,11 +36,16 @@ each_preset = pytest.mark.parametrize(("method", "preset"), PRESETS, ids=[f"{m.n
         (HybridStitch(3, 5, mask_ratio=1.0, computed_share=1.0), 10, "5L 5S"),
         (HybridStitch(3, 5, mask_ratio=0.0, computed_share=1.0), 10, "3L 7S"),
         (HybridStitch(2, 3, score="change", computed_share=1.0), 4, "2L M30 S score=change"),
-        (HybridStitch(8, 15, computed_share=0.0), 28, "8L M30 2X M30 2X M30 3X S 3X S 4X L"),
-        (StepCache(0.57, 0.5), 28, "10L 2X L X C 2X C 2X C 2X C 3X L"),
-        (StepCache(0.57, 0.0), 28, "10L 2X L X L 2X L 2X L 2X L 3X L"),
+        (HybridStitch(8, 15, computed_share=0.0), 28, "8L M30 7X S X s X s X s X s X s L"),
+        (HybridStitch(), 28, "8L X L X L X M30 2X M30 2X M30 2X S X s X s L"),
+        (HybridStitch(), 20, "8L X L X M30 X M30 2X S 2X L"),
+        (HybridStitch(12), 28, "12L 2M30 2X M30 2X M30 2X S X s X s L"),
+        (HybridStitch(150), 8, "8L"),
+        (StepCache(), 28, "8L X L X L X L 2X L 2X C 3X C 3X L"),
+        (StepCache(0.57, 0.5), 28, "8L X L X L X L X C X C 2X C 2X C 3X L"),
+        (StepCache(0.57, 0.0), 28, "8L X L X L X L X L X L 2X L 2X L 3X L"),
         (StepCache(1.0, 0.5), 10, "5L 4C L"),
-        (StepCache(0.0, 0.5), 10, "5L 4X L"),
+        (StepCache(0.0, 0.5), 10, "2L 7X L"),
         (TStitch(0.4), 10, "4S 6L"),
         (SRDiffusion(0.4), 10, "4L 6S"),
         (SRDiffusion(3), 10, "3L 7S"),
@@ -102,7 +107,7 @@ def test_every_preset_is_safe_at_every_number_of_steps(
         for kind, row in ((Kind.EXTRAPOLATED, 2), (Kind.MASKED, 2), (Kind.CFG_CACHED, 3)):
             if kind.value in letters:
                 assert longest_row(plan, Kind.LARGE, before=letters.index(kind.value)) >= row
-        assert longest_row(plan, Kind.EXTRAPOLATED) <= (1 if ancestral else max(1, int(steps / 5.6)))
+        assert longest_row(plan, Kind.EXTRAPOLATED) <= (1 if ancestral else max(1, int(steps / 4.6)))
         assert steps >= 12 or "C" not in letters, "in a short pass guidance is not cached"
         assert set(plan.notes) <= {BEGINNING, *[ANCESTRAL] * ancestral, *[FEW_STEPS] * (steps < 28)}
         assert secured(plan, run).steps == plan.steps, "what is safe stays as it is"
@@ -122,7 +127,7 @@ def test_shares_mean_the_steps_that_are_sampled() -> None:
     assert tail.from_picture
     assert str(HybridStitch(0.25, 14.0, computed_share=1.0).plan(tail)) == "7L 7M30 14S"
     assert str(SRDiffusion(0.5).plan(tail)) == "14L 14S"
-    assert str(StepCache(0.57, 0.5).plan(tail)) == "10L 2X L X C 2X C 2X C 2X C 3X L"
+    assert str(StepCache(0.57, 0.5).plan(tail)) == "8L X L X L X L X C X C 2X C 2X C 3X L"
 
 
 @pytest.mark.parametrize(

@@ -59,12 +59,12 @@ def test_schema_names_settings_methods_and_presets(extension: Extension) -> None
 def test_plan_says_what_every_step_will_be(extension: Extension) -> None:
     paper = told(extension, {**SMALL, "enabled": True, "preset": "Paper"}, steps=28, width=128, height=96)
     assert (paper["tokens"], paper["method"], paper["profile"]) == (8 * 6, "HybridStitch", "generic")
-    assert paper["plan"] == "8L 8M30 12S"
-    assert Counter(step["kind"] for step in paper["steps"]) == {"L": 8, "M": 8, "S": 12}
+    assert paper["plan"] == "8L 4M30 16S"
+    assert Counter(step["kind"] for step in paper["steps"]) == {"L": 8, "M": 4, "S": 16}
     assert [step["name"] for step in paper["steps"]][7:9] == ["large", "masked"]
-    assert [step["large"] for step in paper["steps"]] == [1.0] * 8 + [0.29] * 8 + [0.0] * 12  # 14 of 48 tokens
+    assert [step["large"] for step in paper["steps"]] == [1.0] * 8 + [0.29] * 4 + [0.0] * 16  # 14 of 48 tokens
     assert [step["small"] for step in paper["steps"]] == [0.0] * 7 + [1.0] * 21  # the last large step is a probe
-    assert paper["summary"].startswith("8 large, 8 masked at 30 %, 12 small; about ")
+    assert paper["summary"].startswith("8 large, 4 masked at 30 %, 16 small; about ")
     assert paper["speedup"] > 1 and paper["seconds"] is None and paper["reason"] == paper["advice"] == ""
 
 
