@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from benchmarks.counted import MASKED, UNMASKED, memory_of
-from benchmarks.sd35 import TRUE
+from benchmarks.counted import MASKED, PRESETS, UNMASKED, memory_of, operations_of
+from benchmarks.sd35 import SMALL_MODELS, TRUE, Scale
+from lib_hybridstitch.plans.hybridstitch import HybridStitch
 
 SIZES = (512, 1024, 1536)
 
@@ -34,8 +37,39 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def by_size(scale: Scale, sizes: Sequence[int]) -> dict[str, Any]:
+    """Operations and bytes of a pair: "operations" and "memory", each by the pictures' size."""
+    return {
+        "operations": {str(size): operations_of(scale, size) for size in sizes},
+        "memory": {str(size): memory_of(scale, size) for size in sizes},
+    }
+
+
+def small_models_table(found: Mapping[str, Any]) -> str:
+    """Small models beside each other in Markdown, those of a cell in the order of the head.
+
+    Args:
+        found: their names → what `by_size` says of SD3.5-Large with them.
+    """
+    presets = [name for name, (method, _) in PRESETS.items() if method is HybridStitch]
+    head = [" / ".join(found), "full pass over a large one", *presets, "weights, bf16", f"{MASKED}, bf16", "fp8"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for size in next(iter(found.values()))["operations"]:
+        counts = [own["operations"][size] for own in found.values()]
+        needs = [own["memory"][size] for own in found.values()]
+        cells = [
+            [f"{count['small_of_large']:.2f}" for count in counts],
+            *([f"{count['speedup'][name]:.2f}x" for count in counts] for name in presets),
+            [gigabytes(need["small_bf16"]) for need in needs],
+            *([gigabytes(need["plans"][MASKED][kind]) for need in needs] for kind in ("bf16", "fp8")),
+        ]
+        lines.append("| " + " | ".join([f"{size}²", *map(" / ".join, cells)]) + " |")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str]) -> int:
-    """Print the table."""
+    """Print the tables."""
     argparse.ArgumentParser(prog="run.py bench memory", description=__doc__).parse_args(arguments)
     print(table())
+    print("\n" + small_models_table({name: by_size(scale, SIZES) for name, scale in SMALL_MODELS.items()}))
     return 0

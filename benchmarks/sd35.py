@@ -1,9 +1,9 @@
-"""SD3.5's two transformers at their true sizes, and the pictures they are asked for; shared by the benchmarks."""
+"""The transformers of SD3.5 and SD3 at their true sizes, and the pictures they are asked for; for the benchmarks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -25,6 +25,12 @@ MEDIUM = MMDiTConfig(
     qk_norm=True, dual_attention=tuple(range(13)),
 )  # fmt: skip
 """SD3.5-Medium, as its checkpoint's tensors say."""
+SD3_MEDIUM = MMDiTConfig(
+    depth=24, patch_size=2, in_channels=16, out_channels=16, context_dim=4096, pooled_dim=2048, pos_embed_size=192,
+    qk_norm=False,
+)  # fmt: skip
+"""SD3-medium, the model before SD3.5, as its checkpoint's tensors say: as wide and deep as SD3.5-Medium, but without
+its second attention and its norms of queries and keys; latents and text are SD3.5's."""
 
 FullPass = Callable[[Evaluation], Prediction]
 LATENT_FACTOR = 8
@@ -89,6 +95,8 @@ class Scale:
 
 
 TRUE = Scale("SD3.5-Large and SD3.5-Medium", LARGE, MEDIUM, (512, 768, 1024, 1280, 1536), 333, 28, torch.bfloat16)
+SMALL_MODELS = {"SD3.5-Medium": TRUE, "SD3-medium": replace(TRUE, name="SD3.5-Large and SD3-medium", small=SD3_MEDIUM)}
+"""Either model that can be the small one beside SD3.5-Large, by name."""
 TOY = Scale(
     "toy",
     MMDiTConfig(

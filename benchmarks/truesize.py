@@ -17,14 +17,21 @@ from typing import Any
 
 import torch
 
-from benchmarks.counted import MASKED, RATIOS, UNMASKED, memory_of, operations_of, verification, verified_activations
-from benchmarks.sd35 import TOY, TRUE, Scale
+from benchmarks.counted import MASKED, RATIOS, UNMASKED, verification, verified_activations
+from benchmarks.memory import by_size, small_models_table
+from benchmarks.sd35 import SMALL_MODELS, TOY, TRUE, Scale
 from benchmarks.timed import Bench, sizes_in_time
 from hybridstitch_demo.measure import machine
 from lib_hybridstitch import __version__
 
 RESULTS = Path(__file__).parent / "results"
 NOTHING_TIMED = "Nothing was timed: there is no CUDA GPU here. Every figure is counted or computed from formulas."
+OTHER = "SD3-medium"
+WHICH_SMALL = (
+    "SD3-medium, the model before SD3.5, has SD3.5's latents and text and can stand in SD3.5-Medium's place. Pairs of "
+    "figures are in the order of the first head; memory in GB. How near the pictures stay with either is not known: "
+    "that takes their weights. SD3-medium was trained at up to 1024², SD3.5-Medium at up to 1440²."
+)
 FIRST = 1024
 """The size that is timed before the others."""
 
@@ -33,8 +40,7 @@ def counted(scale: Scale, sizes: Sequence[int]) -> dict[str, Any]:
     """Operations and bytes of every size, and how the formula compares with PyTorch's own counter."""
     middle = FIRST if FIRST in sizes else sizes[0]
     return {
-        "operations": {str(size): operations_of(scale, size) for size in sizes},
-        "memory": {str(size): memory_of(scale, size) for size in sizes},
+        **by_size(scale, sizes),
         "formula_over_pytorch": {
             "size": middle,
             "passes": verification(scale, middle),
@@ -153,6 +159,9 @@ def page(found: dict[str, Any], scale: Scale) -> str:
         + "; ".join(f"{name}: {value:g}" for name, value in verified["activations"].items())
         + ".",
     ]
+    if found["other_small"] is not None:
+        table = small_models_table(dict(zip(SMALL_MODELS, (found["counted"], found["other_small"]))))
+        parts.append(f"## Which small model\n\n{WHICH_SMALL}\n\n{table}")
     if found["timed"] is not None:
         parts.append(
             f"## Timed on {found['timed']['device']}, {found['timed']['dtype']}\n\n{timed_tables(found['timed'])}"
@@ -198,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "context": scale.context,
         "steps": scale.steps,
         "counted": counted(scale, options.sizes),
+        "other_small": None if options.toy else by_size(SMALL_MODELS[OTHER], options.sizes),
         "timed": timed(scale, options) if options.device else None,
     }
     found["note"] = NOTHING_TIMED if found["timed"] is None else f"Timed on {found['timed']['device']}."

@@ -11,21 +11,22 @@ import torch
 from benchmarks import __main__ as entry
 from benchmarks import counted, overhead, timed, truesize
 from benchmarks.alive import Alive
-from benchmarks.sd35 import TOY, TRUE
+from benchmarks.sd35 import SD3_MEDIUM, SMALL_MODELS, TOY, TRUE
 from benchmarks.stopwatch import Stopwatch, over, spread
 from lib_hybridstitch.engine.evaluation import Model
 from lib_hybridstitch.engine.stitcher import Stitcher
-from lib_hybridstitch.plans.plan import parse
+from lib_hybridstitch.mmdit.config import MMDiTConfig
+from lib_hybridstitch.plans.plan import Kind, parse
 from lib_hybridstitch.prediction.memory import activation_bytes, cache_bytes
 from lib_hybridstitch.prediction.operations import pass_flops
+from lib_hybridstitch.prediction.resolver import resolve
 
 CPU = torch.device("cpu")
-SD3_MEDIUM = replace(TRUE.large, depth=24, qk_norm=False)
 PRESETS = [*(f"HybridStitch {name}" for name in ("Quality", "Balanced", "Fast", "Paper"))]
 PRESETS += [f"Step cache {name}" for name in ("Quality", "Balanced", "Fast")]
 
 
-@pytest.mark.parametrize("config", [TRUE.large, TRUE.small], ids=["large", "medium"])
+@pytest.mark.parametrize("config", [TRUE.large, TRUE.small, SD3_MEDIUM], ids=["large", "medium", "SD3-medium"])
 def test_counts_at_true_size_are_pytorchs(config):
     """A full pass and one over 10 % of the tokens of 1024², on the meta device."""
     tokens = TRUE.tokens(1024)
@@ -92,6 +93,35 @@ def test_the_caches_formula_is_what_a_masked_run_holds():
     assert engine.report.cache_bytes == pytest.approx(cache_bytes(plan, setup, 4), rel=0.05)
 
 
+@pytest.mark.parametrize("preset", ["Quality", "Balanced", "Fast", "Paper"])
+def test_sd3_medium_is_a_small_model_for_the_engine(preset):
+    """No norms of queries and keys and no second attention, beside a large model that has the norms."""
+    older = replace(TOY.large, depth=2, qk_norm=False)
+    TOY.large.check_pair(older)
+    large, small = (Model(timed.random_network(config, torch.float32, CPU)) for config in (TOY.large, older))
+    run = replace(TOY, steps=16).run
+    settings = counted.settings_of({"method": "HybridStitch", "preset": preset})
+    plan = resolve(settings, run, replace(TOY.setup(64), small=older)).plan
+    engine, call = Stitcher(large, small, plan), TOY.inputs(64, CPU, large.full_pass)
+    for sigma, step in zip(plan.sigmas, plan.steps):
+        evaluation = replace(call, sigma=torch.full((2,), sigma))
+        found, own = engine.velocity(evaluation).velocity, small.full_pass(evaluation).velocity
+        if step.kind is Kind.SMALL:
+            assert torch.equal(found, own)
+        elif step.kind is Kind.MASKED:
+            same = (found == own).all(1).float().mean()
+            assert 0.5 < float(same) < 0.9, "the background is the small model's"
+    assert not engine.report.failure
+    assert {Kind.SMALL, Kind.MASKED} <= {record.kind for record in engine.report.evaluations()}
+
+
+def test_sd3_medium_is_recognised_by_its_tensors_and_pairs_with_large():
+    assert MMDiTConfig.from_tensors(SD3_MEDIUM.expected_shapes()) == SD3_MEDIUM
+    assert SD3_MEDIUM.family == "SD3-like" and not SD3_MEDIUM.dual_attention
+    TRUE.large.check_pair(SD3_MEDIUM)
+    assert TRUE.tokens(1536) <= SD3_MEDIUM.pos_embed_size**2
+
+
 def test_a_plans_need_is_the_sum_of_its_parts():
     need = counted.memory_of(TRUE, 1024)
     stitched = need["large_bf16"] + need["small_bf16"] + need["cache_bf16"] + need["activations"]
@@ -100,9 +130,10 @@ def test_a_plans_need_is_the_sum_of_its_parts():
 
 
 def test_the_results_that_lie_here_are_of_the_plans_that_there_are():
-    stored = json.loads((truesize.RESULTS / "truesize.json").read_text())["counted"]["operations"]["1024"]
-    now = counted.operations_of(TRUE, 1024)
-    assert stored == json.loads(json.dumps(now)), "run `python3 run.py bench truesize` again"
+    stored = json.loads((truesize.RESULTS / "truesize.json").read_text())
+    for part, scale in zip(("counted", "other_small"), SMALL_MODELS.values()):
+        now = json.loads(json.dumps(counted.operations_of(scale, 1024)))
+        assert stored[part]["operations"]["1024"] == now, "run `python3 run.py bench truesize` again"
 
 
 def test_without_a_gpu_it_counts_and_says_that_nothing_was_timed(tmp_path, capsys, monkeypatch):
@@ -112,7 +143,7 @@ def test_without_a_gpu_it_counts_and_says_that_nothing_was_timed(tmp_path, capsy
     assert entry.main(["truesize", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "truesize.md").read_text()
     assert text in capsys.readouterr().out
-    assert "Nothing was timed" in text and "## Timed" not in text
+    assert "Nothing was timed" in text and "## Timed" not in text and "## Which small model" in text
     found = json.loads((tmp_path / "truesize.json").read_text())
     assert found["timed"] is None and found["machine"]["processor"]
     assert list(found["counted"]["operations"]) == ["512", "768", "1024", "1280", "1536"]
