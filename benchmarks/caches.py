@@ -1,4 +1,4 @@
-"""The caches of diffusers 0.39 and of cache-dit 1.5 on diffusers' SD3 network, each applied by its own function.
+"""The caches of diffusers 0.39 and of cache-dit 1.5.3 on diffusers' SD3 network, each applied by its own function.
 
 Guidance goes in one call (rows without prompt first), as in diffusers' StableDiffusion3 pipeline, so that a cache
 decides once for all rows. Verified by trying, on `SD3Transformer2DModel`:
@@ -14,10 +14,11 @@ decides once for all rows. Verified by trying, on `SD3Transformer2DModel`:
   not a cache.
 - cache-dit knows SD3 through a pipeline only; a BlockAdapter with the pattern from its SD3 entry does the same.
 
-Every cache runs with its defaults but for the settings in the table and what this pair asks for: TaylorSeer and
-cache-dit start after six full steps (by default 3 and 8), because the layout is decided early; TaylorSeer keeps its
-factors in the precision of the run (by default bf16); cache-dit keeps one block in front (by default 8), as there are
-five and not 38.
+Every cache runs with its defaults but for the settings in the table and what this pair asks for: all of them can begin
+after as many full steps as ours do, because the layout is decided early (First-Block-Cache knows no warm-up: its
+hooks forget in front of each of these steps); TaylorSeer keeps its factors in the precision of the run (by default
+bf16); cache-dit keeps one block in front (by default 8), as there are five and not 38. That block is a fifth of this
+network and a thirty-eighth of SD3.5-Large's, so that caches which always compute the first one gain less here.
 """
 
 from __future__ import annotations
@@ -41,8 +42,6 @@ from hybridstitch_demo.generate import Pair, Request
 STEPS = 28
 CFG = 4.0
 """Steps and guidance of every race."""
-WARM_UP = 6
-"""Full steps at the start, about a fifth of the run."""
 CONTEXT = "guided"
 """The name of the one state that diffusers' hooks keep, as there is one call per step."""
 CALIBRATION = ("frog and red apple on blue", "panda and tulip on sunset", "car on checks", "pig and bee on night")
@@ -69,25 +68,31 @@ def hand_text_through(network: Any) -> None:
     block.forward = types.MethodType(forward, block)
 
 
-def first_block(threshold: float) -> Apply:
+def first_block(threshold: float, warm_up: int) -> Apply:
     """First-Block-Cache: the rest is reused while the first block's residual changes by less than `threshold`."""
 
-    def apply(network: Any, _clock: Clock, _pair: Pair) -> None:
+    def apply(network: Any, clock: Clock, _pair: Pair) -> None:
         hand_text_through(network)
         hooks.apply_first_block_cache(network, hooks.FirstBlockCacheConfig(threshold=threshold))
+        network.register_forward_pre_hook(lambda *_: forget(network) if clock.step < warm_up else None)
 
     return apply
 
 
-def taylorseer(interval: int, order: int = 1, lite: bool = False) -> Apply:
-    """TaylorSeer: full every `interval` steps, a Taylor series of each module's output (lite: of the last) between."""
+def taylorseer(interval: int, warm_up: int, lite: bool = False, last: bool = False) -> Apply:
+    """TaylorSeer: full every `interval` steps, between them each module's output (lite: the last) goes on in a line.
+
+    Args:
+        last: whether the last step is always full.
+    """
 
     def apply(network: Any, _clock: Clock, _pair: Pair) -> None:
         hand_text_through(network)
         config = hooks.TaylorSeerCacheConfig(
             cache_interval=interval,
-            disable_cache_before_step=WARM_UP,
-            max_order=order,
+            disable_cache_before_step=warm_up,
+            disable_cache_after_step=STEPS - 1 if last else None,
+            max_order=1,
             taylor_factors_dtype=torch.float32,
             cache_identifiers=None if lite else [r"transformer_blocks\.\d+\.(attn2?|ff|ff_context)"],
             use_lite_mode=lite,
@@ -127,12 +132,19 @@ def faster(interval: int) -> Apply:
     return apply
 
 
-def magnitude(threshold: float, longest: int) -> Apply:
-    """MagCache: skips while the accumulated error stays below `threshold`, at most `longest` steps in a row."""
+def magnitude(threshold: float, longest: int, warm_up: int) -> Apply:
+    """MagCache: skips while the accumulated error stays below `threshold`, at most `longest` steps in a row.
+
+    Its errors are the calibration's, so that it skips the same steps of every picture.
+    """
 
     def apply(network: Any, _clock: Clock, pair: Pair) -> None:
         config = hooks.MagCacheConfig(
-            threshold=threshold, max_skip_steps=longest, num_inference_steps=STEPS, mag_ratios=list(ratios(pair))
+            threshold=threshold,
+            max_skip_steps=longest,
+            retention_ratio=warm_up / STEPS,
+            num_inference_steps=STEPS,
+            mag_ratios=list(ratios(pair)),
         )
         hooks.apply_mag_cache(network, config)
 
@@ -151,15 +163,20 @@ def ratios(pair: Pair) -> tuple[float, ...]:
     return tuple(hook.state_manager.get_state().calibration_ratios)
 
 
+def forget(network: Any) -> None:
+    """Empty the state of all of diffusers' hooks, and name it again: this class of network lacks `cache_context`."""
+    registry = HookRegistry.check_if_exists_or_initialize(network)
+    registry.reset_stateful_hooks()
+    registry._set_context(CONTEXT)
+
+
 def hooked(network: Any, pair: Pair, clock: Clock) -> Cached:
     """A drawer with diffusers' network, whose hooks forget everything before each request."""
-    registry = HookRegistry.check_if_exists_or_initialize(network)
+    return Cached(network, pair.autoencoder, lambda: forget(network), clock)
 
-    def begin() -> None:
-        registry.reset_stateful_hooks()
-        registry._set_context(CONTEXT)  # what `cache_context` does, which this class of network lacks
 
-    return Cached(network, pair.autoencoder, begin, clock)
+CALIBRATORS = ("", "TaylorSeer", "FoCa", "DMD")
+"""How cache-dit may forecast what it reuses; FoCa and DMD are its newest."""
 
 
 @dataclass(frozen=True)
@@ -168,13 +185,17 @@ class DualBlock:
 
     Args:
         threshold: largest change of the first block's residual at which the rest is reused.
-        taylor: whether the reused residual follows a Taylor series of first order.
+        calibrator: one of `CALIBRATORS`; TaylorSeer's series is of first order, FoCa and DMD have their defaults.
+        warm_up: full steps at the start.
         in_a_row: most steps reused in a row, -1 for any number.
+        mask: runs of steps, computed and reused in turns, in the place of the threshold; cache-dit's `steps_mask`.
     """
 
-    threshold: float
-    taylor: bool
+    threshold: float = 0.0
+    calibrator: str = ""
+    warm_up: int = 8
     in_a_row: int = -1
+    mask: tuple[int, ...] = ()
 
     def drawer(self, pair: Pair) -> Cached:
         """A drawer with the cache applied.
@@ -201,12 +222,20 @@ class DualBlock:
             Fn_compute_blocks=1,
             Bn_compute_blocks=0,
             residual_diff_threshold=self.threshold,
-            max_warmup_steps=WARM_UP,
+            max_warmup_steps=self.warm_up,
             max_continuous_cached_steps=self.in_a_row,
             num_inference_steps=STEPS,
             enable_separate_cfg=False,
         )
-        calibrator = cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=1) if self.taylor else None
+        if self.mask:
+            config.steps_computation_mask = cache_dit.steps_mask(list(self.mask[::2]), list(self.mask[1::2]), STEPS)
+            config.steps_computation_policy = "static"
+        calibrators = {
+            "TaylorSeer": cache_dit.TaylorSeerCalibratorConfig,
+            "FoCa": cache_dit.FoCaCalibratorConfig,
+            "DMD": cache_dit.DMDCalibratorConfig,
+        }
+        calibrator = calibrators[self.calibrator]() if self.calibrator else None
         cache_dit.enable_cache(adapter, cache_config=config, calibrator_config=calibrator)
         begin = functools.partial(cache_dit.refresh_context, network, num_inference_steps=STEPS)
         return Cached(network, pair.autoencoder, begin, Clock())

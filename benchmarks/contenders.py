@@ -1,4 +1,7 @@
-"""Everybody in the race: each method is a curve, each of its settings one point of it."""
+"""Everybody in the race: each method is a curve, each of its settings one point of it.
+
+The settings of the peers are chosen on training scenes, from what `benchmarks.tuning` tries.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from typing import Any, Protocol
 from benchmarks import caches
 from benchmarks.diffusers_network import diffusers_network
 from benchmarks.drawers import Clock, Drawer, Pipeline, Stitched
-from hybridstitch_demo.generate import PROFILE, Pair, Request, only, resolved
+from benchmarks.placed import Placed, growing
+from benchmarks.spectrum import Spectrum
+from hybridstitch_demo.generate import PROFILE, Pair, Request, only, resolved, run_of
 from lib_hybridstitch.fields import Scalar
 from lib_hybridstitch.plans.hybridstitch import HybridStitch
-from lib_hybridstitch.plans.plan import LARGE, SMALL, Step
+from lib_hybridstitch.plans.plan import LARGE, SMALL, Plan, Step, parse
 from lib_hybridstitch.plans.profile import Profile
 from lib_hybridstitch.plans.ras import RAS
 from lib_hybridstitch.plans.srdiffusion import SRDiffusion
@@ -68,6 +73,23 @@ class Settled:
 
 
 @dataclass(frozen=True)
+class Written:
+    """Our engine by a plan's text form, followed to the letter."""
+
+    plan: str
+
+    def drawer(self, pair: Pair) -> Stitched:
+        """Make the drawer."""
+        return Stitched(pair, self._plan)
+
+    def _plan(self, request: Request) -> Plan:
+        written, _ = parse(self.plan)
+        assert written is not None, "an empty plan"
+        sigmas = run_of(request).sigmas
+        return Plan(written.fitted(len(sigmas)), sigmas, "written plan", written.score, written.hold)
+
+
+@dataclass(frozen=True)
 class ThePipeline:
     """diffusers' own pipeline with the large model's weights."""
 
@@ -106,6 +128,8 @@ class Contender:
         recipe: what makes its drawer.
         steps, sampler: of its requests.
         quick: whether it is in the quick race too.
+        alone: whether its pictures are drawn one by one, because it decides once for all pictures of a call; a picture
+            would otherwise depend on its neighbours.
     """
 
     method: str
@@ -114,6 +138,7 @@ class Contender:
     steps: int = STEPS
     sampler: str = "euler"
     quick: bool = False
+    alone: bool = False
 
     @property
     def name(self) -> str:
@@ -138,7 +163,10 @@ def contenders() -> list[Contender]:
         Contender("large only, diffusers", f"Euler, {STEPS} steps", ThePipeline(), quick=True),
         Contender("small only", f"Euler, {STEPS} steps", Alone(SMALL), quick=True),
         *fewer_steps(),
-        *cached(),
+        *placed_steps(),
+        *forecasting(),
+        *hooked(),
+        *cache_dit(),
         *stitching_peers(),
         *ours(),
     ]
@@ -147,10 +175,10 @@ def contenders() -> list[Contender]:
 def fewer_steps() -> list[Contender]:
     """The large model with fewer steps; a step of Heun's is two evaluations, but for the last."""
     counts = {
-        "Euler": ("euler", (20, 14, 11, 9)),
-        "DPM++ 2M": ("dpmpp-2m", (20, 17, 14, 11, 9)),
-        "UniPC": ("unipc", (14, 9)),
-        "Heun": ("heun", (7, 5)),
+        "Euler": ("euler", (14, 9)),
+        "DPM++ 2M": ("dpmpp-2m", (14, 9)),
+        "UniPC": ("unipc", (14,)),
+        "Heun": ("heun", (7,)),
     }
     return [
         Contender(f"fewer steps, {label}", f"{steps} steps", Alone(LARGE), steps, sampler, quick=steps in (14, 9, 7))
@@ -159,19 +187,64 @@ def fewer_steps() -> list[Contender]:
     ]
 
 
-def cached() -> list[Contender]:
-    """The caches of diffusers and cache-dit; what they need to run on SD3 is said in `benchmarks.caches`.
+def placed_steps() -> list[Contender]:
+    """The large model by Euler over fewer noise levels, dense where the layout is decided; guidance cached late.
+
+    Plans with "hold" are Euler steps over the noise levels that are computed; `bench search` found them. The others
+    have gaps that grow evenly between levels that lie where they fall.
+    """
+    recipes: list[tuple[str, Recipe]] = [
+        ("18 steps, 16 guided", Placed(growing(18, 8, last=True), 16)),
+        ("13 steps, 10 guided", Placed(growing(13, 8, last=True), 10)),
+        ("11 steps, 9 guided, then none", Placed(growing(11, 8, last=True), 9, cached=False)),
+    ]
+    recipes += [
+        (plan, Written(plan))
+        for plan in (
+            "9L X L X L 2X L 3X C 3X C 3X L hold",
+            "3L C X L X L 3X 2L 4X C 2X C 2X L C L 2X hold",
+            "3L 2X L 2X L C 4X C L 5X C 5X C hold",
+        )
+    ]
+    return [Contender("placed steps", name, one, quick=index == 1) for index, (name, one) in enumerate(recipes)]
+
+
+def forecasting() -> list[Contender]:
+    """Spectrum, the windows such that the last step is a computed one, and its authors' own setting."""
+    recipes = (
+        Spectrum(1.5, 9, 1.0),
+        Spectrum(0.75, 7),
+        Spectrum(0.85, 6),
+        Spectrum(2.5, 6),
+        Spectrum(0.75, 5),
+    )
+    return [
+        Contender(
+            "Spectrum",
+            f"{one.warm_up} first, window {one.window:g} + {one.growth:g}",
+            one,
+            quick=(one.growth, one.warm_up) == (0.75, 7),
+        )
+        for one in recipes
+    ]
+
+
+def hooked() -> list[Contender]:
+    """The caches of diffusers; what they need to run on SD3 is said in `benchmarks.caches`.
 
     Those that leave out attention only gain too little for a curve: one point shows it.
     """
-    first: Settings = [(f"threshold {value:g}", "first_block", (value,)) for value in (0.1, 0.2, 0.3)]
-    taylor: Settings = [(f"every {interval}", "taylorseer", (interval,)) for interval in (2, 3, 5)]
-    lite: Settings = [(f"every {interval}", "taylorseer", (interval, 1, True)) for interval in (2, 3, 5)]
-    attention: Settings = [(f"every {interval}", "broadcast", (interval,)) for interval in (4,)]
-    guidance: Settings = [(f"without prompt every {interval}", "faster", (interval,)) for interval in (5,)]
+    first: Settings = [("threshold 0.2, 9 first", "first_block", (0.2, 9))]
+    taylor: Settings = [("every 6, 9 first", "taylorseer", (6, 9, False, True))]
+    lite: Settings = [
+        (f"every {interval}, {warm_up} first", "taylorseer", (interval, warm_up, True, True))
+        for interval, warm_up in ((3, 9), (4, 7), (5, 7))
+    ]
+    attention: Settings = [("every 4", "broadcast", (4,))]
+    guidance: Settings = [("without prompt every 5", "faster", (5,))]
     skips: Settings = [
-        (f"threshold {value:g}, at most {longest}", "magnitude", (value, longest))
-        for value, longest in ((0.06, 1), (0.06, 3), (0.24, 5))
+        (f"threshold {threshold:g}, at most {longest}, {warm_up} first", "magnitude", (threshold, longest, warm_up))
+        for threshold, longest, warm_up in ((0.06, 3, 9), (0.5, 9, 7))
     ]
     methods: dict[str, Settings] = {
         "First-Block-Cache": first,
@@ -181,43 +254,64 @@ def cached() -> list[Contender]:
         "FasterCache": guidance,
         "MagCache": skips,
     }
-    hooks = [
-        Contender(method, setting, Hooked(cache, values), quick=index == len(settings) // 2)
+    return [
+        Contender(
+            method, setting, Hooked(cache, values), quick=index == len(settings) // 2, alone=cache == "first_block"
+        )
         for method, settings in methods.items()
         for index, (setting, cache, values) in enumerate(settings)
     ]
-    dual = [
+
+
+def cache_dit() -> list[Contender]:
+    """cache-dit's DBCache, by its threshold or by a mask of steps, with its calibrators."""
+    by_threshold = [
         Contender(
-            f"cache-dit DBCache{' + TaylorSeer' * taylor}",
-            f"F1B0, threshold {threshold:g}",
-            caches.DualBlock(threshold, taylor),
-            quick=threshold == 0.2,
+            "cache-dit DBCache",
+            f"F1B0, threshold {threshold:g}{', ' * bool(calibrator)}{calibrator}",
+            caches.DualBlock(threshold, calibrator),
+            quick=calibrator == "TaylorSeer",
+            alone=True,
         )
-        for taylor, threshold in ((False, 0.2), (True, 0.1), (True, 0.2), (True, 0.4))
+        for threshold, calibrator in ((0.2, "TaylorSeer"),)
     ]
-    return hooks + dual
+    mask = (9, 1, 1, 2, 1, 3, 1, 3, 1, 5, 1)
+    by_mask = [
+        Contender(
+            "cache-dit steps mask",
+            f"F1B0, {calibrator}",
+            caches.DualBlock(calibrator=calibrator, mask=mask),
+            quick=calibrator == "DMD",
+        )
+        for calibrator in ("FoCa", "DMD")
+    ]
+    return by_threshold + by_mask
 
 
 def stitching_peers() -> list[Contender]:
-    """T-Stitch, SRDiffusion and RAS on our engine, at their published kinds of settings."""
-    field = [
-        _engine(TStitch.name, f"{share:.0%} small", share == 0.5, switch_step=share) for share in (0.36, 0.5, 0.64)
-    ]
+    """T-Stitch, SRDiffusion, FlowBlending (Song et al., arXiv 2512.24724) and RAS on our engine."""
+    field = [_engine(TStitch.name, f"{share:.0%} small", share == 0.36, switch_step=share) for share in (0.36,)]
     field += [
         _engine(SRDiffusion.name, f"{share:.0%} large", share == 0.5, switch_step=share)
-        for share in (0.8, 0.64, 0.5, 0.43, 0.36)
+        for share in (0.5, 0.43, 0.36, 0.29)
+    ]
+    field += [
+        Contender("FlowBlending", plan, Written(plan), quick=plan == "10L 14S 4L")
+        for plan in ("12L 14S 2L", "10L 14S 4L", "8L 19S 1L")
     ]
     return field + [
-        _engine(RAS.name, f"ratio {ratio:g}", ratio == 0.25, mask_ratio=ratio) for ratio in (0.5, 0.25, 0.125)
+        _engine(RAS.name, f"ratio {ratio:g}", ratio == 0.25, mask_ratio=ratio, switch_step=0.32)
+        for ratio in (0.25, 0.125)
     ]
 
 
 def ours() -> list[Contender]:
-    """HybridStitch as published, and the curves of both our methods: their presets, and other computed shares."""
+    """HybridStitch as published, and the curves of both our methods: their presets, and what targets come to."""
     field = [_engine(f"{HybridStitch.name} {PAPER}", "", quick=True, method=HybridStitch.name, preset=PAPER)]
+    targets = {HybridStitch.name: (1.4, 2.6), StepCache.name: (2.4, 2.6, 3.0)}
     for method in (HybridStitch, StepCache):
         field += [_engine(method.name, name, quick=True, preset=name) for name in method.presets if name != PAPER]
-        field += [_engine(method.name, f"{share:.0%} computed", computed_share=share) for share in (0.8, 0.68, 0.5)]
+        field += [_engine(method.name, f"for {target:g}x", target_speedup=target) for target in targets[method.name]]
     return field
 
 

@@ -72,9 +72,10 @@ class Stitched:
 
 @dataclass
 class Clock:
-    """The timestep (1000·σ) that is being computed, for caches that go by it."""
+    """The timestep (1000·σ) that is being computed, and which step of the run it is, for caches that go by them."""
 
     timestep: float = 1000.0
+    step: int = -1
 
 
 @torch.inference_mode()
@@ -108,6 +109,7 @@ class Cached:
 
         def latents() -> Tensor:
             self.begin()
+            self.clock.step = -1
             return sample(self._velocity, request, lambda call: Prediction(self._velocity(call)))
 
         return _drawing(self.network, self.autoencoder, latents, count)
@@ -117,6 +119,7 @@ class Cached:
         half = len(evaluation.rows) // 2
         timestep = 1000 * evaluation.sigma
         self.clock.timestep = float(timestep[0])
+        self.clock.step += 1
         found: Tensor = self.network(
             hidden_states=evaluation.x.roll(half, 0),
             encoder_hidden_states=evaluation.context.roll(half, 0),

@@ -30,20 +30,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.contenders import CFG, STEPS, Contender, contenders
-from benchmarks.drawers import Drawer, NotRunError
+from benchmarks.drawers import Drawer, NotRunError, Stitched
 from benchmarks.report import plot, report
-from benchmarks.scores import Drawn, Outcome, as_rows, compare, row
-from benchmarks.state import Round, State, fingerprint, weights_hash
+from benchmarks.scores import Drawn, Outcome, as_rows, beside_ours, compare, row
+from benchmarks.state import Round, State, code_hash, fingerprint, weights_hash
+from benchmarks.trials import scenes
 from hybridstitch_demo.generate import SHIFT, Pair, load_pair
 from hybridstitch_demo.judge import load_judge
 from hybridstitch_demo.measure import PSNR_OF_EQUALS, machine
 from hybridstitch_demo.metrics import Lpips, psnr, ssim
-from hybridstitch_demo.scenes import caption, combination
 from lib_hybridstitch import __version__
 
 RESULTS = Path(__file__).parent / "results"
-PROMPT_SEED = 2026
-FIRST_SEED = 1000
+SEED = 5077
+"""The generator's seed of the scenes; nothing has been tuned on them."""
 SIZE = 128
 BETWEEN = 10
 """Contenders timed between two runs of the reference."""
@@ -68,15 +68,6 @@ class Extent:
     batch: int
 
 
-def scenes(count: int) -> tuple[list[str], list[int]]:
-    """Different prompts that were held out of the training, and their seeds; always the same."""
-    source = random.Random(PROMPT_SEED)
-    prompts: dict[str, None] = {}
-    while len(prompts) < count:
-        prompts[caption(*combination(source, wanted=True))] = None
-    return list(prompts), list(range(FIRST_SEED, FIRST_SEED + count))
-
-
 def line_up(pair: Pair, field: Sequence[Contender]) -> tuple[list[Entry], list[dict[str, str]]]:
     """Make everybody's drawer; returns them, and who cannot take part with the reason."""
     entries: list[Entry] = []
@@ -92,10 +83,10 @@ def line_up(pair: Pair, field: Sequence[Contender]) -> tuple[list[Entry], list[d
 def draw(entry: Entry, extent: Extent) -> tuple[Tensor, float]:
     """Draw all scenes in batches; returns pictures (scenes, 3, H, W) and the counted operations per picture."""
     contender, drawer = entry
-    prompts, seeds = scenes(extent.scenes)
-    pictures, operations = [], 0
-    for start in range(0, extent.scenes, extent.batch):
-        part = slice(start, start + extent.batch)
+    prompts, seeds = scenes(extent.scenes, SEED)
+    pictures, operations, batch = [], 0, 1 if contender.alone else extent.batch
+    for start in range(0, extent.scenes, batch):
+        part = slice(start, start + batch)
         drawing = drawer.draw(contender.request(prompts[part], seeds[part]), count=True)
         assert drawing.operations is not None, "they were asked for"
         pictures.append(drawing.pictures)
@@ -105,7 +96,7 @@ def draw(entry: Entry, extent: Extent) -> tuple[Tensor, float]:
 
 def score(pictures: Tensor, reference: Tensor, operations: float, extent: Extent, judged: Judged) -> Drawn:
     """Compare pictures (scenes, 3, H, W) with the reference's, scene by scene."""
-    distance, prompts = Lpips(), scenes(extent.scenes)[0]
+    distance, prompts = Lpips(), scenes(extent.scenes, SEED)[0]
     pairs = list(zip(pictures.split(extent.batch), reference.split(extent.batch)))
     obeyed = [judged(part, prompts[start : start + len(part)]) for start, part in _numbered(pictures, extent.batch)]
     return Drawn(
@@ -123,7 +114,7 @@ def _numbered(pictures: Tensor, batch: int) -> list[tuple[int, Tensor]]:
 
 def draw_all(entries: Sequence[Entry], extent: Extent, state: State, weights: str, judged: Judged) -> list[Drawn]:
     """Draw and score everybody who is not in the state yet; the first entry is the reference."""
-    keys = [_drawing_key(contender, extent, weights) for contender, _ in entries]
+    keys = [_drawing_key(entry, extent, weights) for entry in entries]
     reference: Tensor | None = None
     for entry, key in zip(tqdm(entries, desc="drawing", unit="contender", file=sys.stderr), keys):
         if state.drawing(key):
@@ -135,10 +126,12 @@ def draw_all(entries: Sequence[Entry], extent: Extent, state: State, weights: st
     return [drawn for key in keys if (drawn := state.drawing(key))]
 
 
-def _drawing_key(contender: Contender, extent: Extent, weights: str) -> str:
+def _drawing_key(entry: Entry, extent: Extent, weights: str) -> str:
     """Everything that decides a contender's pictures and their distances."""
-    recipe = (contender.recipe, contender.steps, contender.sampler)
-    return fingerprint(recipe, extent.scenes, extent.batch, CFG, SIZE, PROMPT_SEED, FIRST_SEED, weights)
+    contender, drawer = entry
+    code = code_hash() if isinstance(drawer, Stitched) else ""
+    recipe = (contender.recipe, contender.steps, contender.sampler, code)
+    return fingerprint(recipe, extent.scenes, extent.batch, CFG, SIZE, SEED, weights)
 
 
 def timed_round(
@@ -176,7 +169,7 @@ def clock(entries: Sequence[Entry], extent: Extent, state: State, weights: str) 
     done = len(state.rounds(key))
     if done >= extent.rounds:
         return state.rounds(key)[: extent.rounds]
-    prompts, seeds = scenes((extent.rounds + 1) * extent.batch)
+    prompts, seeds = scenes((extent.rounds + 1) * extent.batch, SEED)
     each = len(entries) + math.ceil((len(entries) - 1) / BETWEEN)
     with tqdm(total=(extent.rounds - done + 1) * each, desc="timing", unit="batch", file=sys.stderr) as bar:
         for number in range(done, extent.rounds + 1):
@@ -212,7 +205,8 @@ def race(
         print(f"Not run: {one['method']}, {one['setting']}: {one['why']}", file=sys.stderr)
     drawn = draw_all(entries, extent, state, weights, judged)
     found = outcomes(entries, drawn, clock(entries, extent, state, weights))
-    return {"rows": [row(one) for one in found], "comparisons": as_rows(compare(found)), "not_run": missing}
+    compared = {"comparisons": as_rows(compare(found)), "beside_ours": beside_ours(found)}
+    return {"rows": [row(one) for one in found], **compared, "not_run": missing}
 
 
 def settings(extent: Extent, weights: str) -> dict[str, Any]:
@@ -226,7 +220,7 @@ def settings(extent: Extent, weights: str) -> dict[str, Any]:
         "shift": SHIFT,
         "size": SIZE,
         "scenes": extent.scenes,
-        "seeds": [FIRST_SEED, FIRST_SEED + extent.scenes - 1],
+        "generator_seed": SEED,
         "rounds": extent.rounds,
         "batch": extent.batch,
     }
@@ -236,18 +230,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the race and write race.json, race.md and race.svg."""
     parser = argparse.ArgumentParser(prog="run.py bench race", description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="8 scenes and 3 rounds of a part of the field")
-    parser.add_argument("--scenes", type=int, help="prompts × seeds to draw; 64 unless --quick")
-    parser.add_argument("--rounds", type=int, help="timed batches per contender; 7 unless --quick")
+    parser.add_argument("--scenes", type=int, help="prompts × seeds to draw; 256 unless --quick")
+    parser.add_argument("--rounds", type=int, help="timed batches per contender; 5 unless --quick")
     parser.add_argument("--batch", type=int, default=4, help="pictures drawn and timed at once (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder for the results; benchmarks/results[/quick] if left out")
-    parser.add_argument("--fresh", action="store_true", help="forget what an earlier race left in race-state.json")
+    parser.add_argument("--fresh", action="store_true", help="forget what an earlier race left in race-state")
+    parser.add_argument(
+        "--part",
+        default="",
+        help="K/N: only draw, and only every N-th contender from the K-th on, beside other processes",
+    )
     options = parser.parse_args(arguments)
     quick = options.quick
-    extent = Extent(options.scenes or (8 if quick else 64), options.rounds or (3 if quick else 7), options.batch)
+    extent = Extent(options.scenes or (8 if quick else 256), options.rounds or (3 if quick else 5), options.batch)
     out = options.out or (RESULTS / "quick" if quick else RESULTS)
     field = [one for one in contenders() if one.quick or not quick]
     started, weights = time.time(), weights_hash()
-    state = State(out / "race-state.json", options.fresh)
+    state = State(out / "race-state", options.fresh)
+    if options.part:
+        part, parts = map(int, options.part.split("/"))
+        torch.set_num_threads(1)
+        chosen = [field[0], *field[1:][part - 1 :: parts]]
+        draw_all(line_up(load_pair(), chosen)[0], extent, state, weights, load_judge().obeyed)
+        return 0
     found = race(load_pair(), field, extent, state, weights, load_judge().obeyed)
     head = {**settings(extent, weights), "minutes_of_last_start": round((time.time() - started) / 60, 1)}
     text = report(head, found)

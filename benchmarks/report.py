@@ -41,6 +41,11 @@ def report(head: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         "race.json.",
         comparison_table([Comparison(**one) for one in found["comparisons"]]),
     ]
+    parts += [
+        "## Each peer at its own speed",
+        "Against the curves of our methods at the same counted speed-up; the interval is of ours less the peer's.",
+        peer_table(found["beside_ours"]),
+    ]
     if found["not_run"]:
         parts.append("## Not run")
         parts.append("\n".join(f"- {one['method']}, {one['setting']}: {one['why']}" for one in found["not_run"]))
@@ -81,6 +86,19 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
         lines.append(
             f"| {name} | {best.peer} | {best.peer_lpips:.3f} | {best.lpips - best.peer_lpips:+.4f} "
             f"({best.low:+.4f} to {best.high:+.4f}) | {best.verdict} | {counts} |"
+        )
+    return "\n".join(lines)
+
+
+def peer_table(rows: Sequence[Row]) -> str:
+    """`scores.beside_ours` as a Markdown table."""
+    lines = ["| peer | setting | counted | LPIPS | ours | LPIPS | difference (95 %) | ours is |", "|---" * 8 + "|"]
+    for row in sorted(rows, key=lambda row: row["speedup_flops"]):
+        difference = row["ours_lpips"] - row["peer_lpips"]
+        lines.append(
+            f"| {row['peer']} | {row['setting']} | {row['speedup_flops']:.2f}x | {row['peer_lpips']:.4f} "
+            f"| {row['ours']} | {row['ours_lpips']:.4f} | {difference:+.4f} ({row['low']:+.4f} to {row['high']:+.4f}) "
+            f"| {row['verdict']} |"
         )
     return "\n".join(lines)
 

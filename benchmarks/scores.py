@@ -161,6 +161,36 @@ def _against(own: Outcome, name: str, peer: Sequence[Outcome], axis: str) -> Com
     return Comparison(*known, round(float(found.mean()), 4), round(low, 4), round(high, 4), verdict)
 
 
+def beside_ours(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Each setting of each peer, at its own counted speed-up, against the curves of our methods that reach it.
+
+    Returns:
+        rows: peer, setting, speed-up, its mean LPIPS, our method and its LPIPS there, the paired bootstrap interval
+        (95 %) of ours less the peer's, and whether ours is "nearer", "further" or "level".
+    """
+    curves: dict[str, list[Outcome]] = {}
+    for one in outcomes:
+        if one.ours and one.setting:
+            curves.setdefault(one.method, []).append(one)
+    rows = []
+    for peer in outcomes:
+        if peer.ours or peer.method.startswith(("large only", "small only")):
+            continue
+        distances = torch.tensor(peer.drawn.lpips)
+        for method, curve in curves.items():
+            points = [(one.speedup_flops, torch.tensor(one.drawn.lpips)) for one in curve]
+            found = at_speed(points, peer.speedup_flops)
+            if found is None:
+                continue
+            low, high = interval(found - distances)
+            verdict = "nearer" if high < 0 else "further" if low > 0 else "level"
+            row: dict[str, Any] = {"peer": peer.method, "setting": peer.setting, "ours": method, "verdict": verdict}
+            row |= {"speedup_flops": round(peer.speedup_flops, 3), "peer_lpips": round(float(distances.mean()), 4)}
+            row |= {"ours_lpips": round(float(found.mean()), 4), "low": round(low, 4), "high": round(high, 4)}
+            rows.append(row)
+    return rows
+
+
 def nearest_peers(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """For each of ours and each axis the peer that comes nearest to the reference at that speed."""
     best: dict[tuple[str, str, str], Comparison] = {}

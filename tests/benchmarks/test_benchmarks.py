@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as entry
-from benchmarks import overhead, prediction, race
+from benchmarks import overhead, prediction, race, trials
 from benchmarks.contenders import CFG, OURS, STEPS, Contender, Settled, contenders
 from benchmarks.drawers import Drawer, Drawing, NotRunError
 from benchmarks.report import plot, report
@@ -58,7 +58,7 @@ def test_everybody_on_our_engine_has_a_plan_of_its_own_by_the_method_it_is_named
             found = resolved(pair, request, one.recipe.settings, profile)
             assert one.method.startswith(found.plan.method) and found.speedup > 1.1, one.name
             plans[one.name] = str(found.plan)
-    assert len(set(plans.values())) == len(plans) > 20, plans
+    assert len(set(plans.values())) == len(plans) > 15, plans
 
 
 def test_the_quick_race_has_every_kind_of_curve() -> None:
@@ -67,9 +67,10 @@ def test_the_quick_race_has_every_kind_of_curve() -> None:
 
 
 def test_scenes_were_held_out_and_are_always_the_same() -> None:
-    assert race.scenes(5) == race.scenes(5)
-    prompts, seeds = race.scenes(64)
-    assert race.scenes(3)[0] == prompts[:3]
+    assert trials.scenes(5) == trials.scenes(5)
+    prompts, seeds = trials.scenes(64)
+    assert trials.scenes(3)[0] == prompts[:3]
+    assert not set(seeds) & set(trials.scenes(64, race.SEED)[1])
     assert len(set(seeds)) == len(set(prompts)) == 64
     for prompt in prompts:
         names = read(prompt).names
@@ -81,7 +82,7 @@ def test_a_race_of_two_and_one_who_cannot(
 ) -> None:
     field = [one for one in contenders() if one.name in ("large only, Euler, 28 steps", "small only, Euler, 28 steps")]
     field.append(Contender("absentee", "", Absent()))
-    path = tmp_path / "state.json"
+    path = tmp_path / "state"
     found = race.race(load_pair(), field, TWO, State(path), "weights", all_obeyed)
     rows = found["rows"]
     assert rows[0]["lpips"] == 0 and rows[0]["speedup_flops"] == rows[0]["speedup_wall"] == 1 and rows[0]["psnr"] == 100
@@ -97,12 +98,12 @@ def test_a_race_of_two_and_one_who_cannot(
 
 
 def test_the_state_outlives_an_interruption_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:
-    state = State(tmp_path / "state.json")
+    state = State(tmp_path / "state")
     state.record_round("key", {"a": (5.0, 1.0)})
     state.record_round("key", {"a": (5.0, 2.0)})
-    assert State(tmp_path / "state.json").rounds("key") == [{"a": (5.0, 1.0)}, {"a": (5.0, 2.0)}]
-    assert State(tmp_path / "state.json").rounds("other") == []
-    assert State(tmp_path / "state.json", fresh=True).rounds("key") == []
+    assert State(tmp_path / "state").rounds("key") == [{"a": (5.0, 1.0)}, {"a": (5.0, 2.0)}]
+    assert State(tmp_path / "state").rounds("other") == []
+    assert State(tmp_path / "state", fresh=True).rounds("key") == []
 
 
 class Scripted:
@@ -134,7 +135,7 @@ def test_a_ratio_is_to_the_two_runs_of_the_reference_that_frame_it(monkeypatch: 
 
 
 def test_a_judge_is_asked_with_the_prompts_of_its_pictures() -> None:
-    prompts, _ = race.scenes(3)
+    prompts, _ = trials.scenes(3, race.SEED)
     pictures = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     seen: list[str] = []
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.report import comparison_table
-from benchmarks.scores import Drawn, Outcome, at_speed, compare, interval, nearest_peers, quartiles, row
+from benchmarks.report import comparison_table, peer_table
+from benchmarks.scores import Drawn, Outcome, at_speed, beside_ours, compare, interval, nearest_peers, quartiles, row
 
 SCENES = 20
 
@@ -69,3 +69,12 @@ def test_the_table_names_the_best_peer_that_reaches_the_speed() -> None:
     assert {one.peer for one in nearest_peers(found)} == {"good"}
     line = comparison_table(found).splitlines()[2]
     assert "| good | 0.110 | +0.1000 (+0.1000 to +0.1000) | further | further 1, nearer 1, not reached 1 |" in line
+
+
+def test_each_peer_stands_beside_our_curve_at_its_own_speed() -> None:
+    field = [outcome("large only", 1, 0), outcome("HybridStitch", 2, 0.2, setting="Fast")]
+    field += [outcome("good", 2, 0.1), outcome("bad", 2, 0.3), outcome("fast", 2.5, 0.01)]
+    found = {one["peer"]: one for one in beside_ours(field)}
+    assert {name: one["verdict"] for name, one in found.items()} == {"good": "further", "bad": "nearer"}
+    assert found["bad"]["ours"] == "HybridStitch" and found["bad"]["low"] == pytest.approx(-0.1, abs=1e-4)
+    assert "| bad |  | 2.00x | 0.3095 | HybridStitch | 0.2095 | -0.1000" in peer_table(list(found.values()))
