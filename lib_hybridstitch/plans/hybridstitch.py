@@ -31,8 +31,9 @@ from lib_hybridstitch.plans.plan import EXTRAPOLATED, LARGE, SMALL, SMALL_CFG_CA
 
 LARGE_IN_SHORT = 0.4
 """Least share of large steps in a short pass that begins from a picture."""
-SMALL_EVERY = 2
-"""The small model computes every second step of its own stage at least: it is cheap."""
+SMALL_EVERY, SMALL_EVERY_IN_HASTE, HASTE = 2, 4, 0.5
+"""The small model computes every second step of its own stage at least, as it is cheap; fewer where less than half of
+all steps are computed."""
 USUAL_STAGE = 0.25
 """Length of the hybrid stage, as a share of the pass, where the handoff is not behind the switch."""
 
@@ -48,7 +49,7 @@ class HybridStitch(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Scalar]]] = {
         "Quality": {"switch_step": 0.5, "handoff_step": 0.75, "computed_share": 0.68},
         "Balanced": {},
-        "Fast": {"switch_step": 0.39, "handoff_step": 0.64, "computed_share": 0.46},
+        "Fast": {"switch_step": 0.46, "handoff_step": 0.64, "computed_share": 0.46},
         "Paper": {"switch_step": 0.29, "handoff_step": 0.43, "computed_share": 1.0},
     }
 
@@ -88,7 +89,8 @@ class HybridStitch(Method):
         else:
             chosen, sketched = set(range(count)), SMALL
         small = {step for step in chosen if second <= step < count - 1}
-        often = set(range(min(second + 1, count - 2), count - 1, SMALL_EVERY)) if second < count - 1 else small
+        every = SMALL_EVERY if self.computed_share > HASTE else SMALL_EVERY_IN_HASTE
+        often = set(range(min(second + 1, count - 2), count - 1, every)) if second < count - 1 else small
         chosen = chosen - small | max(small, often, key=len)
         if first < second and chosen.isdisjoint(range(first, second)):
             chosen.add(first)  # each stage is there, however few steps are computed

@@ -16,7 +16,7 @@ WHOLE = {Kind.CFG_CACHED: LARGE, Kind.SMALL_CFG_CACHED: SMALL}
 """What a CFG-cached step is where there is no negative prompt, no difference to it yet, or no time for it to hold."""
 NEEDED = {Kind.EXTRAPOLATED: 2, Kind.MASKED: 2, Kind.CFG_CACHED: 3, Kind.SMALL_CFG_CACHED: 3}
 """How many large steps in a row a pass must have had before a step of this kind."""
-STEPS_PER_GAP = 4.6
+STEPS_PER_GAP = 3.5
 """A pass may leave out one step in a row for so many that it has."""
 
 BEGINNING = "The pass begins with more large steps than the plan names, because the others need something to rest on."

@@ -23,6 +23,9 @@ from lib_hybridstitch.plans.method import (
 from lib_hybridstitch.plans.placement import placed
 from lib_hybridstitch.plans.plan import CFG_CACHED, EXTRAPOLATED, GENERIC, LARGE, Plan
 
+FASTEST = 0.43
+"""Up to this share of computed steps the last one may cache guidance too: the others need the time more."""
+
 
 @dataclass(frozen=True)
 class StepCache(Method):
@@ -51,7 +54,8 @@ class StepCache(Method):
         steps = [
             EXTRAPOLATED if step not in chosen else CFG_CACHED if step >= cached else LARGE for step in range(count)
         ]
-        steps[-1] = LARGE  # the errors of the last step are seen as they are
+        if self.computed_share > FASTEST:
+            steps[-1] = LARGE  # the errors of the last step are seen as they are
         return Plan(tuple(steps), run.sigmas, self.name, profile=run.profile.name if run.profile else GENERIC)
 
     def faster(self) -> Iterator[Mapping[str, Scalar]]:

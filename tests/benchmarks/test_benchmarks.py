@@ -51,10 +51,11 @@ def test_everybody_named_in_the_table_is_in_the_race_once() -> None:
 
 
 def test_everybody_on_our_engine_has_a_plan_of_its_own_by_the_method_it_is_named_after() -> None:
-    pair, request, profile = load_pair(), Request(("pig on night",), (1,), STEPS, CFG), Profile.read(PROFILE)
+    pair, request = load_pair(), Request(("pig on night",), (1,), STEPS, CFG)
     plans = {}
     for one in contenders():
         if isinstance(one.recipe, Settled):
+            profile = Profile.read(PROFILE) if one.recipe.known else None
             found = resolved(pair, request, one.recipe.settings, profile)
             assert one.method.startswith(found.plan.method) and found.speedup > 1.1, one.name
             plans[one.name] = str(found.plan)
