@@ -35,7 +35,7 @@ FEWER_STEPS = "fewer steps"
 """The large model alone over a part of the noise levels: what is not computed holds the last velocity."""
 ALPHABETS = {HybridStitch.name: "L C M30 M30x S s X", StepCache.name: "L C X", FEWER_STEPS: "L C X hold"}
 BEGINNINGS = {
-    HybridStitch.name: "8L X L X L X M30 2X M30 2X M30 2X s X s X s L",
+    HybridStitch.name: "8L X L X L X M30 2X M30 2X M30 2X S X s X s L",
     StepCache.name: "8L X L X L X L 2X L 2X C 3X C 3X L",
     FEWER_STEPS: "8L X L X L X L 2X L 2X C 3X C 3X L hold",
 }
