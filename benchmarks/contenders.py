@@ -14,10 +14,11 @@ from benchmarks.diffusers_network import diffusers_network
 from benchmarks.drawers import Clock, Drawer, Pipeline, Stitched
 from benchmarks.placed import Placed, growing
 from benchmarks.spectrum import Spectrum
+from benchmarks.trials import written
 from hybridstitch_demo.generate import PROFILE, Pair, Request, only, resolved, run_of
 from lib_hybridstitch.fields import Scalar
 from lib_hybridstitch.plans.hybridstitch import HybridStitch
-from lib_hybridstitch.plans.plan import LARGE, SMALL, Plan, Step, parse
+from lib_hybridstitch.plans.plan import LARGE, SMALL, Plan, Step
 from lib_hybridstitch.plans.profile import Profile
 from lib_hybridstitch.plans.ras import RAS
 from lib_hybridstitch.plans.srdiffusion import SRDiffusion
@@ -88,10 +89,8 @@ class Written:
         return Stitched(pair, self._plan)
 
     def _plan(self, request: Request) -> Plan:
-        written, _ = parse(self.plan)
-        assert written is not None, "an empty plan"
-        sigmas = run_of(request).sigmas
-        return Plan(written.fitted(len(sigmas)), sigmas, "written plan", written.score, written.hold)
+        own, sigmas = written(self.plan), run_of(request).sigmas
+        return Plan(own.fitted(len(sigmas)), sigmas, "written plan", own.score, own.hold)
 
 
 @dataclass(frozen=True)

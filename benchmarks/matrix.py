@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
 import subprocess
 import sys
@@ -34,11 +33,11 @@ from benchmarks.matrix_report import report
 from benchmarks.passes import Start, sample
 from benchmarks.scores import Drawn, interval
 from benchmarks.state import State, code_hash, fingerprint, weights_hash
+from benchmarks.trials import scenes
 from hybridstitch_demo.autoencoder import CHANNELS, FACTOR
 from hybridstitch_demo.generate import Pair, Request, generate, load_pair, setup_of
 from hybridstitch_demo.measure import PSNR_OF_EQUALS, machine, run_flops
 from hybridstitch_demo.metrics import Lpips, psnr, ssim
-from hybridstitch_demo.scenes import caption, combination
 from lib_hybridstitch import __version__
 from lib_hybridstitch.plans.hybridstitch import HybridStitch
 from lib_hybridstitch.plans.method import Run
@@ -83,11 +82,7 @@ def large_only(levels: tuple[float, ...], computed: tuple[int, ...] | None = Non
 
 def prompts(count: int) -> list[str]:
     """Different prompts that were held out of the training; always the same."""
-    source = random.Random(PROMPT_SEED)
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[caption(*combination(source, wanted=True))] = None
-    return list(found)
+    return scenes(count, PROMPT_SEED)[0]
 
 
 @dataclass

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
+from hybridstitch_demo.generate import shifted
+
 CELL_SEED = 70411
 SPREAD = 60
 """Cells that are spread over all factors, beside the named ones."""
@@ -55,7 +57,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The settings in words."""
+        """What the tables call the cell."""
         kind = self.kind if self.kind == TXT2IMG else f"{self.kind} {self.strength:g}"
         return (
             f"{kind}, {self.sampler}, {self.steps} steps, guidance {self.guidance:g}, "
@@ -88,8 +90,7 @@ class Cell:
 
 def schedule(steps: int, shift: float) -> tuple[float, ...]:
     """Noise levels of a whole run, from 1 to the final 0."""
-    even = [1 - step / steps for step in range(steps + 1)]
-    return tuple(shift * level / (1 + (shift - 1) * level) for level in even)
+    return tuple(shifted(1 - step / steps, shift) for step in range(steps + 1))
 
 
 def cells() -> list[Cell]:

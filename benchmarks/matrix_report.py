@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from benchmarks.matrix_cells import TXT2IMG
+from benchmarks.markdown import document, table
+from benchmarks.matrix_cells import Cell
 from benchmarks.scores import quartiles
 
 Row = Mapping[str, Any]
@@ -21,12 +23,8 @@ def difference(row: Row) -> float:
 
 
 def cell_of(row: Row) -> str:
-    """The settings of a row's cell in words."""
-    kind = row["kind"] if row["kind"] == TXT2IMG else f"{row['kind']} {row['strength']:g}"
-    return (
-        f"{kind}, {row['sampler']}, {row['steps']} steps, guidance {row['guidance']:g}, "
-        f"shift {row['shift']:g}, {row['size']} px"
-    )
+    """What a row's cell is called."""
+    return Cell(**{item.name: row[item.name] for item in fields(Cell)}).name
 
 
 def report(head: Mapping[str, Any], rows: Sequence[Row]) -> str:
@@ -57,15 +55,10 @@ def report(head: Mapping[str, Any], rows: Sequence[Row]) -> str:
     if farther:
         parts.append(farther_table(farther))
     parts += ["## By setting", factors_table(rows), "## Every cell", LEGEND, cells_table(rows)]
-    return "\n\n".join(parts) + "\n"
+    return document(parts)
 
 
 LEGEND = "Counted speed-up, LPIPS / LPIPS of fewer steps of that cost; bold where farther by more than the margin."
-
-
-def lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def presets_table(rows: Sequence[Row]) -> str:
@@ -89,7 +82,7 @@ def presets_table(rows: Sequence[Row]) -> str:
             ]
         )
     head = ["preset", "counted speed-up, median", "LPIPS, mean", "median", "fewer steps, mean", "median"]
-    return lines([*head, "nearer", "level", "farther", "worst difference"], found)
+    return table([*head, "nearer", "level", "farther", "worst difference"], found)
 
 
 def farther_table(rows: Sequence[Row]) -> str:
@@ -106,7 +99,7 @@ def farther_table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return lines(["cell", "preset", "counted", "LPIPS", "fewer steps", "difference", "plan"], found)
+    return table(["cell", "preset", "counted", "LPIPS", "fewer steps", "difference", "plan"], found)
 
 
 def factors_table(rows: Sequence[Row]) -> str:
@@ -116,7 +109,7 @@ def factors_table(rows: Sequence[Row]) -> str:
         for value, own in sorted(grouped(rows, factor).items(), key=lambda item: _number(item[0])):
             mean = statistics.fmean(map(difference, own))
             found.append([factor, value, str(len(own)), *_counts(own), f"{mean:+.4f}"])
-    return lines(["setting", "value", "rows", "nearer", "level", "farther", "difference, mean"], found)
+    return table(["setting", "value", "rows", "nearer", "level", "farther", "difference, mean"], found)
 
 
 def cells_table(rows: Sequence[Row]) -> str:
@@ -129,7 +122,7 @@ def cells_table(rows: Sequence[Row]) -> str:
             text = f"{one['speedup_flops']:.2f}x {one['lpips']:.4f} / {one['lpips_fewer_steps']:.4f}"
             texts[f"{one['method']} {one['preset']}"] = f"**{text}**" if difference(one) > MARGIN else text
         found.append([cell_of(row), *(texts[name] for name in presets)])
-    return lines(["cell", *presets], found)
+    return table(["cell", *presets], found)
 
 
 def grouped(rows: Sequence[Row], *keys: str) -> dict[str, list[Row]]:

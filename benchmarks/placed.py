@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.drawers import Drawing
-from hybridstitch_demo.generate import SHIFT, Pair, Request, guided
+from hybridstitch_demo.generate import Pair, Request, guided, shifted
 from hybridstitch_demo.words import LENGTH
 from lib_hybridstitch.engine.evaluation import COND, Evaluation, Model
 from lib_hybridstitch.mmdit.tokens import TokenGrid
@@ -50,8 +50,7 @@ class Placed:
 
     def sigmas(self, steps: int) -> tuple[float, ...]:
         """The noise levels, descending, with the final 0, on a schedule of so many steps."""
-        plain = [1 - level / steps for level in (*self.levels, steps)]
-        return tuple(SHIFT * noise / (1 + (SHIFT - 1) * noise) for noise in plain)
+        return tuple(shifted(1 - level / steps) for level in (*self.levels, steps))
 
     def drawer(self, pair: Pair) -> PlacedDrawer:
         """Make the drawer."""

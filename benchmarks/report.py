@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import OURS
+from benchmarks.markdown import document
 from benchmarks.scores import AXES, Comparison, nearest_peers
 from lib_hybridstitch.settings import PRESETS
 
@@ -49,7 +50,7 @@ def report(head: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if found["not_run"]:
         parts.append("## Not run")
         parts.append("\n".join(f"- {one['method']}, {one['setting']}: {one['why']}" for one in found["not_run"]))
-    return "\n\n".join(parts) + "\n"
+    return document(parts)
 
 
 def table(rows: Sequence[Row]) -> str:

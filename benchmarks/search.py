@@ -22,11 +22,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.trials import STEPS, Trials, cost, scenes
+from benchmarks.trials import STEPS, Trials, cost, scenes, written
 from hybridstitch_demo.generate import Pair, load_pair
 from lib_hybridstitch.plans.hybridstitch import HybridStitch
 from lib_hybridstitch.plans.method import Run
-from lib_hybridstitch.plans.plan import Kind, Plan, Step, parse
+from lib_hybridstitch.plans.plan import Kind, Plan, Step
 from lib_hybridstitch.plans.safety import secured
 from lib_hybridstitch.plans.step_cache import StepCache
 
@@ -57,23 +57,10 @@ def sensitive(pair: Pair, pool: int, count: int, folder: Path) -> tuple[list[str
     kept = folder / f"sensitive of {pool}.json"
     if not kept.is_file():
         trials = Trials(pair, prompts, seeds)
-        order = trials.distance(trials.plan(_run_of(COARSE))).rms.argsort(descending=True).tolist()
+        order = trials.distance(trials.plan(written(COARSE).fitted(STEPS))).rms.argsort(descending=True).tolist()
         kept.write_text(json.dumps(order), encoding="utf-8")
     chosen = json.loads(kept.read_text(encoding="utf-8"))[:count]
     return [prompts[index] for index in chosen], [seeds[index] for index in chosen]
-
-
-def _read(text: str) -> tuple[Steps, bool]:
-    written = parse(text)[0]
-    assert written is not None, "a plan has steps"
-    return written.steps, written.hold
-
-
-def _run_of(text: str) -> Steps:
-    """The steps of a written plan in a run of `STEPS`."""
-    written = parse(text)[0]
-    assert written is not None, "a plan has steps"
-    return written.fitted(STEPS)
 
 
 @dataclass(frozen=True)
@@ -93,12 +80,12 @@ class Rules:
     @property
     def kinds(self) -> Steps:
         """The steps that plans are made of."""
-        return _read(ALPHABETS[self.method])[0]
+        return written(ALPHABETS[self.method]).steps
 
     @property
     def hold(self) -> bool:
         """Whether velocities are held between computed steps."""
-        return _read(ALPHABETS[self.method])[1]
+        return written(ALPHABETS[self.method]).hold
 
     def allow(self, plan: Plan, run: Run) -> bool:
         """Whether a plan keeps to the budget, to what every plan must, and to what makes the method."""
@@ -167,8 +154,8 @@ class Search:
         """One of the best plans so far; the first time the given one, changed until it keeps to the rules."""
         if self.tried:
             best = sorted(self.tried, key=self.tried.__getitem__)[:5]
-            return _run_of(self.source.choice(best))
-        steps = _run_of(self.start)
+            return written(self.source.choice(best)).fitted(STEPS)
+        steps = written(self.start).fitted(STEPS)
         while not self.rules.allow(self._plan(steps), self.trials.run):
             there = self.rules.changed(steps, self.source)
             middle = (self.rules.least + self.rules.budget) / 2

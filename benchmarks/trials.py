@@ -21,7 +21,7 @@ from hybridstitch_demo.scenes import caption, combination
 from lib_hybridstitch.engine.evaluation import Model
 from lib_hybridstitch.engine.stitcher import Stitcher
 from lib_hybridstitch.plans.method import Run
-from lib_hybridstitch.plans.plan import LARGE, Plan, Step
+from lib_hybridstitch.plans.plan import LARGE, Plan, Step, WrittenPlan, parse
 from lib_hybridstitch.prediction.operations import FULL
 
 STEPS, CFG = 28, 4.0
@@ -48,6 +48,13 @@ def scenes(count: int, seed: int = SEED, wanted: bool = True) -> tuple[list[str]
     while len(prompts) < count:
         prompts[caption(*combination(source, wanted=wanted))] = None
     return list(prompts), list(range(10_000 * seed, 10_000 * seed + count))
+
+
+def written(text: str) -> WrittenPlan:
+    """The plan of one pass, from its text form."""
+    found, _ = parse(text)
+    assert found is not None, "an empty plan"
+    return found
 
 
 def cost(plan: Plan) -> float:

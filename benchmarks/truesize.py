@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.counted import MASKED, RATIOS, UNMASKED, verification, verified_activations
+from benchmarks.markdown import document, table
 from benchmarks.memory import by_size, small_models_table
 from benchmarks.sd35 import SMALL_MODELS, TOY, TRUE, Scale
 from benchmarks.timed import Bench, sizes_in_time
@@ -59,10 +60,6 @@ def timed(scale: Scale, options: argparse.Namespace) -> dict[str, Any]:
     return {"device": name, "cuda": torch.version.cuda, "dtype": str(scale.dtype), "sizes": found, "left_out": left_out}
 
 
-def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
-
-
 def operations_table(found: dict[str, Any]) -> str:
     """Passes: a row per size."""
     head = [
@@ -78,7 +75,7 @@ def operations_table(found: dict[str, Any]) -> str:
         + [f"{row['small_of_large']:.2f}"]
         for size, row in found["operations"].items()
     ]
-    return _lines(head, rows)
+    return table(head, rows)
 
 
 def speedups_table(found: dict[str, Any]) -> str:
@@ -88,7 +85,7 @@ def speedups_table(found: dict[str, Any]) -> str:
         [name, f"`{plan}`", *(f"{found['operations'][size]['speedup'][name]:.2f}x" for size in sizes)]
         for name, plan in found["operations"][sizes[0]]["plan"].items()
     ]
-    return _lines(["method", "plan", *(f"{size}²" for size in sizes)], rows)
+    return table(["method", "plan", *(f"{size}²" for size in sizes)], rows)
 
 
 def memory_table(found: dict[str, Any]) -> str:
@@ -105,7 +102,7 @@ def memory_table(found: dict[str, Any]) -> str:
         for name in (UNMASKED, MASKED):
             cells.append(" / ".join(f"{row['plans'][name][kind] / 2**30:.1f}" for kind in ("bf16", "fp8")))
         rows.append(cells)
-    return _lines(head, rows)
+    return table(head, rows)
 
 
 def timed_tables(found: dict[str, Any]) -> str:
@@ -128,8 +125,8 @@ def timed_tables(found: dict[str, Any]) -> str:
             runs.append(
                 [f"{size}²", name, f"{cells['ms'] / 1000:.2f}", speedup, f"{cells['speedup_counted']:.2f}x", memory]
             )
-    text = _lines(["size", "work", "ms", "over a full large pass (quartiles)", "counted"], passes) + "\n\n"
-    text += _lines(["size", "run", "s", "speed-up (quartiles)", "counted", "peak GB (over the formula)"], runs)
+    text = table(["size", "work", "ms", "over a full large pass (quartiles)", "counted"], passes) + "\n\n"
+    text += table(["size", "run", "s", "speed-up (quartiles)", "counted", "peak GB (over the formula)"], runs)
     return text + "".join(f"\n\nLeft out: {name}: {reason}." for name, reason in found["left_out"].items())
 
 
@@ -160,13 +157,13 @@ def page(found: dict[str, Any], scale: Scale) -> str:
         + ".",
     ]
     if found["other_small"] is not None:
-        table = small_models_table(dict(zip(SMALL_MODELS, (found["counted"], found["other_small"]))))
-        parts.append(f"## Which small model\n\n{WHICH_SMALL}\n\n{table}")
+        small = small_models_table(dict(zip(SMALL_MODELS, (found["counted"], found["other_small"]))))
+        parts.append(f"## Which small model\n\n{WHICH_SMALL}\n\n{small}")
     if found["timed"] is not None:
         parts.append(
             f"## Timed on {found['timed']['device']}, {found['timed']['dtype']}\n\n{timed_tables(found['timed'])}"
         )
-    return "\n\n".join(parts) + "\n"
+    return document(parts)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

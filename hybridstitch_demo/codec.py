@@ -13,7 +13,7 @@ from hybridstitch_demo.words import encode
 class PairCodec:
     """Fits the demo pair; its texts have the same few tokens however long they are."""
 
-    zeroes_empty = False  # the pair learnt what an empty prompt looks like
+    zeroes_empty = False  # the pair learnt what to draw without a prompt
 
     def __init__(self) -> None:
         self.autoencoder = load_autoencoder(PAIR / "autoencoder.safetensors")

@@ -33,6 +33,11 @@ PROFILE = PAIR / "profile.json"
 """What is known of the pair's large model; it lies with the pair and is used for it alone."""
 
 
+def shifted(level: float, shift: float = SHIFT) -> float:
+    """The noise level, 0 to 1, that a shifted schedule has in the place of `level`."""
+    return shift * level / (1 + (shift - 1) * level)
+
+
 @dataclass(frozen=True)
 class Pair:
     """The demo's models, ready for use in fp32."""

@@ -112,7 +112,7 @@ def encode(prompts: list[str]) -> tuple[Tensor, Tensor]:
 
     Returns:
         context (rows, LENGTH, WIDTH): a start token, then one token per known name, zeros behind;
-        pooled (rows, WIDTH): the mean of the tokens. An empty prompt has the start token alone.
+        pooled (rows, WIDTH): the mean of the tokens. Without a known name there is the start token alone.
     """
     vectors = basis()
     context = torch.zeros(len(prompts), LENGTH, WIDTH)

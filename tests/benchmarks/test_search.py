@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks import search, staleness
 from benchmarks.search import FEWER_STEPS, Rules, Search
-from benchmarks.trials import CFG, Trials, cost, scenes
+from benchmarks.trials import CFG, Trials, cost, scenes, written
 from hybridstitch_demo.generate import Pair, Request, generate, load_pair
 from lib_hybridstitch.plans.hybridstitch import HybridStitch
-from lib_hybridstitch.plans.plan import Kind, Plan, parse
+from lib_hybridstitch.plans.plan import Kind, Plan
 from lib_hybridstitch.plans.step_cache import StepCache
 
 STEPS = 8
@@ -29,41 +29,40 @@ def trials(pair: Pair) -> Trials:
     return Trials(pair, prompts, seeds, STEPS)
 
 
-def written(trials: Trials, text: str) -> Plan:
-    found = parse(text)[0]
-    assert found is not None
+def planned(trials: Trials, text: str) -> Plan:
+    found = written(text)
     return trials.plan(found.steps, found.score, found.hold)
 
 
 @pytest.mark.parametrize("text", ["3L M30 X M50 S L", "4L X C X L", "3L X L X L X hold"])
 def test_a_plan_that_begins_like_another_is_drawn_as_if_it_were_alone(pair: Pair, trials: Trials, text: str) -> None:
-    plan = written(trials, text)
+    plan = planned(trials, text)
     prompts, seeds = scenes(2)
     alone = generate(pair, Request(tuple(prompts), tuple(seeds), STEPS, CFG), plan).latents
     for other in ("3L M30 X M50 S S", "4L X C X S", "3L X L X L L hold", text):
-        trials.distance(written(trials, other))
+        trials.distance(planned(trials, other))
     shared = trials.batches[0].draw(plan)
     assert float((shared - alone).abs().max()) < 1e-3 < float((alone - trials.reference[0]).abs().max())
     assert float(trials.distance(plan).rms.max()) > 0
 
 
 def test_the_large_models_own_plan_is_no_distance_away(trials: Trials) -> None:
-    found = trials.distance(written(trials, "8L"))
+    found = trials.distance(planned(trials, "8L"))
     assert float(found.rms.max()) == float(found.lpips.max()) == found.tipped == 0
 
 
 def test_a_bound_ends_a_trial_early(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.trials.BATCH", 1)
     small = Trials(pair, *scenes(2), STEPS)
-    plan = written(small, "8S")
+    plan = planned(small, "8S")
     assert len(small.distance(plan).lpips) == 2
     assert len(small.distance(plan, bound=1e-6).lpips) == 1
 
 
 def test_what_a_plan_costs_is_counted_in_large_steps(trials: Trials) -> None:
-    assert cost(written(trials, "8L")) == 8
-    assert cost(written(trials, "3L C 4X")) == pytest.approx(3.5)
-    assert 3.3 < cost(written(trials, "3L S 4X")) < 3.4
+    assert cost(planned(trials, "8L")) == 8
+    assert cost(planned(trials, "3L C 4X")) == pytest.approx(3.5)
+    assert 3.3 < cost(planned(trials, "3L S 4X")) < 3.4
 
 
 @pytest.mark.parametrize("method", [HybridStitch.name, StepCache.name, FEWER_STEPS])

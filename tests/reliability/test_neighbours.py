@@ -171,7 +171,7 @@ def test_an_error_of_ours_beside_a_neighbour_costs_no_picture(
     for source in sources if long_run else sources[number % 3 :][:1]:
         found = faults.spread(faults.places(bench, source), 1)
         found = [place for place in found if place.site != "State.__setattr__"]
-        for attempt in at(found if long_run else found[:: len(found) // 2], source, "exception"):
+        for attempt in at(found if long_run else found[:: max(len(found) // 2, 1)], source, "exception"):
             tried = Tried(bench, attempt, neighbour.beside)
             if lines := tried.wrong(neighbour.left_behind):
                 wrong.append(f"{attempt[0]}: {'; '.join(lines)}")

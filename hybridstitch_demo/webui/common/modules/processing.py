@@ -62,7 +62,7 @@ def create_infotext(p: Any, all_prompts: Any, all_seeds: Any, all_subseeds: Any,
 
 
 def get_fixed_seed(seed: Any) -> int:
-    """A seed; -1, nothing and what is no number stand for any."""
+    """A seed; -1, an empty value and text that is not a number mean a random one."""
     try:
         number = int(seed)
     except (TypeError, ValueError):

@@ -31,7 +31,7 @@ class FakeInitialModel:
 
 
 class SdModelData:
-    """The current model, and what shall be loaded."""
+    """The current model, and the one to load next."""
 
     def __init__(self) -> None:
         self.sd_model: Any = FakeInitialModel()
@@ -52,7 +52,7 @@ model_data = SdModelData()
 
 @torch.inference_mode()
 def forge_model_reload() -> tuple[Any, bool]:
-    """Load what shall be loaded, unless it is there; returns the model and whether it is new."""
+    """Load the next model, unless it is there; returns the model and whether it is new."""
     wanted = str(model_data.forge_loading_parameters)
     if model_data.forge_hash == wanted:
         return model_data.sd_model, False
